@@ -1,0 +1,195 @@
+//! Why a command fails, and the exit code that says so to a script.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use url::Url;
+
+use super::problem::Problem;
+use crate::app::StartError;
+use crate::config::ConfigError;
+use crate::telemetry::InitError;
+
+/// The exit codes besides 0; they are part of the contract.
+pub(super) const FAILURE: u8 = 1;
+pub(super) const USAGE: u8 = 2;
+pub(super) const NOT_FOUND: u8 = 3;
+pub(super) const JOB_FAILED: u8 = 4;
+pub(super) const TIMED_OUT: u8 = 5;
+pub(super) const REFUSED: u8 = 6;
+
+/// Why a command fails.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    /// What was asked for cannot be done.
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("the log cannot be set up")]
+    Log(#[from] InitError),
+    #[error("the service cannot start")]
+    Start(#[from] StartError),
+    /// A second signal, while the service drained.
+    #[error("stopped at once; what was accepted goes on at the next start")]
+    Aborted,
+    #[error("{what}")]
+    Io { what: String, source: io::Error },
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    #[error(
+        "cannot reach {url}: {cause}\n\
+         Start a service with `darkroom serve --dev`, or name another one with --url or DARKROOM_URL."
+    )]
+    Unreachable { url: Url, cause: String },
+    #[error("{url} does not answer in time")]
+    NoAnswer { url: Url },
+    /// The connection broke, or what came was no HTTP.
+    #[error("the request to {url} failed: {cause}")]
+    Transport { url: Url, cause: String },
+    /// The service refused, and said why.
+    #[error("{0}")]
+    Api(Box<Problem>),
+    /// The answer is not what the contract says.
+    #[error("the answer of {url} cannot be used: {problem}")]
+    BadAnswer { url: Url, problem: String },
+    #[error("the service offers no link `{0}` here")]
+    MissingLink(&'static str),
+    /// A token goes to the service that it was given for, and to no other.
+    #[error(
+        "the service links to {link}, which is not where --url points: the token is not sent there. \
+         Use the service's public URL."
+    )]
+    ForeignLink { link: Url },
+    #[error("{id} {status}{reason}")]
+    JobFailed { id: String, status: String, reason: String },
+    #[error("{id} is still {status} after {} s; `darkroom jobs watch {id}` goes on watching", waited.as_secs())]
+    JobTimedOut { id: String, status: String, waited: Duration },
+    /// Something that was checked does not hold.
+    #[error("{0}")]
+    Check(String),
+    /// The demo has one exit code for all that can go wrong: it held, or it did not.
+    #[error("the demo failed: {}", with_causes(.0.as_ref()))]
+    Demo(Box<CliError>),
+}
+
+impl CliError {
+    pub(super) fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { what: what.into(), source }
+    }
+
+    /// Sorts a failed request by what a person would do about it.
+    pub(super) fn request(error: &reqwest::Error, url: &Url) -> Self {
+        let url = url.clone();
+        if error.is_connect() {
+            Self::Unreachable { url, cause: root_cause(error) }
+        } else if error.is_timeout() {
+            Self::NoAnswer { url }
+        } else {
+            Self::Transport { url, cause: root_cause(error) }
+        }
+    }
+
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Config(_) | Self::ForeignLink { .. } => USAGE,
+            Self::Api(problem) => match problem.status.as_u16() {
+                401 | 403 => REFUSED,
+                404 => NOT_FOUND,
+                _ => FAILURE,
+            },
+            Self::JobFailed { .. } => JOB_FAILED,
+            Self::JobTimedOut { .. } | Self::NoAnswer { .. } => TIMED_OUT,
+            _ => FAILURE,
+        }
+    }
+
+    /// Whether the same request may succeed a moment later: the service restarts, or has too much to do.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::NoAnswer { .. } | Self::Transport { .. } => true,
+            Self::Api(problem) => matches!(problem.status.as_u16(), 429 | 502..=504),
+            _ => false,
+        }
+    }
+
+    pub(super) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// The error and what caused it, in one line. A cause that the text before it already tells is left out.
+pub(super) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let detail = error.to_string();
+        if !text.contains(&detail) {
+            text = format!("{text}: {detail}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The innermost cause: what lies around it says "error sending request" three times over.
+fn root_cause(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::StatusCode;
+
+    use super::*;
+
+    fn api(status: StatusCode) -> CliError {
+        CliError::Api(Box::new(Problem::read(status, None, b"")))
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_contract() {
+        let url: Url = "http://127.0.0.1:1/".parse().unwrap();
+        let job_failed = CliError::JobFailed {
+            id: "job_1".to_owned(),
+            status: "failed".to_owned(),
+            reason: String::new(),
+        };
+        for (error, code) in [
+            (CliError::Usage(String::new()), 2),
+            (api(StatusCode::UNAUTHORIZED), 6),
+            (api(StatusCode::FORBIDDEN), 6),
+            (api(StatusCode::NOT_FOUND), 3),
+            (api(StatusCode::UNPROCESSABLE_ENTITY), 1),
+            (api(StatusCode::SERVICE_UNAVAILABLE), 1),
+            (CliError::Unreachable { url: url.clone(), cause: String::new() }, 1),
+            (CliError::NoAnswer { url }, 5),
+            (CliError::Aborted, 1),
+            (CliError::Demo(Box::new(job_failed)), 1),
+        ] {
+            assert_eq!(error.exit_code(), code, "{error}");
+        }
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let inner = io::Error::other("the disk is gone");
+        let error = CliError::io("cannot read cat.jpg", inner);
+        assert_eq!(with_causes(&error), "cannot read cat.jpg: the disk is gone");
+        let told = CliError::io("cannot read: the disk is gone", io::Error::other("the disk is gone"));
+        assert_eq!(with_causes(&told), "cannot read: the disk is gone");
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        assert!(api(StatusCode::SERVICE_UNAVAILABLE).is_transient());
+        assert!(api(StatusCode::TOO_MANY_REQUESTS).is_transient());
+        assert!(!api(StatusCode::NOT_FOUND).is_transient());
+        assert!(!api(StatusCode::INTERNAL_SERVER_ERROR).is_transient());
+    }
+}

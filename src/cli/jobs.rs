@@ -1,0 +1,143 @@
+//! `darkroom jobs`: look at jobs.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use url::Url;
+
+use super::api::{Api, Reply, Target};
+use super::error::CliError;
+use super::model::{Job, Page};
+use super::{output, render, watch};
+
+const EXAMPLES: &str = "\
+Examples:
+  darkroom jobs list --status failed --limit 20
+  darkroom jobs get job_0193f1c2a4b57d3e8f60718293a4b5c6 --json
+  darkroom jobs watch job_0193f1c2a4b57d3e8f60718293a4b5c6 --timeout 60
+
+With --json the service's answers are printed to the letter: `list --all` prints one for each page.";
+
+/// What to look at.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+    /// Print what the service sends
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show a job
+    Get {
+        /// The job's id
+        id: String,
+    },
+    /// List jobs, the latest first
+    List(Filter),
+    /// Follow a job to its end; exit code 0 when it is completed, 4 when it failed, 5 when it takes too long
+    Watch {
+        /// The job's id
+        id: String,
+        /// How long to wait
+        #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+        timeout: u64,
+    },
+}
+
+#[derive(clap::Args)]
+struct Filter {
+    /// Only jobs with this status: queued, processing, completed, failed, cancelled
+    #[arg(long)]
+    status: Option<String>,
+    /// How many; with --all, how many a page
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
+    /// All pages
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
+    let api = Api::new(target)?;
+    match args.command {
+        Command::Get { id } => {
+            let job = find(&api, &id).await?;
+            if args.json { output::json(&job.text) } else { output::text(&render::details(&job.body)) }
+        }
+        Command::List(filter) => list(&api, &filter, args.json).await,
+        Command::Watch { id, timeout } => {
+            let job = find(&api, &id).await?;
+            watch::follow_and_print(&api, job, Duration::from_secs(timeout), args.json).await
+        }
+    }
+}
+
+async fn find(api: &Api, id: &str) -> Result<Reply<Job>, CliError> {
+    let href = api.root().await?.expand("job", "id", id)?;
+    api.get(&href).await
+}
+
+async fn list(api: &Api, filter: &Filter, json: bool) -> Result<(), CliError> {
+    let mut href = filter.apply(api.resolve(api.root().await?.href("jobs")?)?);
+    let mut jobs = Vec::new();
+    let next = loop {
+        let page: Reply<Page> = api.get(&href).await?;
+        if json {
+            output::json(&page.text)?;
+        }
+        let next = page.body.links.find("next").map(str::to_owned);
+        // A page without items or one that leads to itself would go on for ever.
+        let goes_on = filter.all && !page.body.items.is_empty() && next.as_ref() != Some(&href);
+        jobs.extend(page.body.items);
+        match next {
+            Some(next) if goes_on => href = next,
+            next => break next,
+        }
+    };
+    if json {
+        return Ok(());
+    }
+    if jobs.is_empty() {
+        output::note("no jobs");
+        return Ok(());
+    }
+    output::text(&render::list(&jobs))?;
+    if next.is_some() && !filter.all {
+        output::note("there are more: --all lists them all");
+    }
+    Ok(())
+}
+
+impl Filter {
+    /// The collection's URL with the filter as its query; the links to further pages carry it by themselves.
+    fn apply(&self, mut url: Url) -> String {
+        let limit = self.limit.map(|limit| limit.to_string());
+        for (name, value) in [("status", &self.status), ("limit", &limit)] {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, value);
+            }
+        }
+        url.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(status: Option<&str>, limit: Option<u32>, url: &str) -> String {
+        Filter { status: status.map(str::to_owned), limit, all: false }.apply(url.parse().unwrap())
+    }
+
+    #[test]
+    fn the_filter_becomes_the_links_query() {
+        let jobs = "https://a.example/v1/jobs";
+        assert_eq!(applied(None, None, jobs), jobs);
+        assert_eq!(applied(Some("a&b"), Some(5), jobs), "https://a.example/v1/jobs?status=a%26b&limit=5");
+        assert_eq!(applied(None, Some(5), &format!("{jobs}?x=1")), "https://a.example/v1/jobs?x=1&limit=5");
+    }
+}

@@ -1,0 +1,167 @@
+//! `darkroom listen`: a receiver of callbacks for the desk.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+use serde_json::Value;
+use url::Url;
+
+use super::error::CliError;
+use super::forward::Forward;
+use super::output;
+use super::receiver::{Callback, Policy, Receiver, Verdict};
+use super::secret::SecretArgs;
+use crate::clock::Clock;
+
+pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:9000";
+const UNKNOWN: &str = "-";
+
+const NOTES: &str = "\
+Examples:
+  darkroom listen --secret-file darkroom-data/signing-secret
+  darkroom listen --secret-file signing-secret --forward-to http://127.0.0.1:3000/hooks
+  DARKROOM_SECRET=whsec_... darkroom listen --count 1 --json
+
+A callback that verifies is answered 200, or with the status of where it was forwarded to; \
+one that does not is answered 400 and not forwarded. Without a secret, all are taken and said to be not verified.
+With --count the exit code is 0 when all of them verified or there was no secret, and 1 otherwise.
+With --json each callback is one line; everything else goes to standard error.";
+
+/// How to receive.
+#[derive(clap::Args)]
+#[command(after_help = NOTES)]
+pub(super) struct Args {
+    /// Where to listen; port 0 lets the system choose one
+    #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_LISTEN)]
+    listen: SocketAddr,
+    #[command(flatten)]
+    secret: SecretArgs,
+    /// Hand callbacks on to this URL, headers and body as they came, and answer with its status
+    #[arg(long, value_name = "URL")]
+    forward_to: Option<Url>,
+    /// Print a JSON object for each callback
+    #[arg(long)]
+    json: bool,
+    /// Stop after so many callbacks
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), CliError> {
+    let secret = args.secret.read()?;
+    if secret.is_none() {
+        output::note("no secret given: callbacks are taken without being verified");
+    }
+    let forward = args.forward_to.map(Forward::to).transpose()?;
+    let policy = Policy { secret, forward, clock: Clock::system() };
+    let (receiver, mut callbacks) = Receiver::start(args.listen, policy)
+        .await
+        .map_err(|source| CliError::io(format!("cannot listen on {}", args.listen), source))?;
+    let ready = format!("listening on {}", receiver.url());
+    if args.json {
+        output::note(&ready);
+    } else {
+        output::text(&ready)?;
+    }
+
+    let (mut received, mut rejected) = (0, 0);
+    while let Some(callback) = callbacks.recv().await {
+        received += 1;
+        rejected += u64::from(matches!(callback.verdict, Verdict::Rejected(_)));
+        if args.json { output::json(&json(&callback)) } else { output::text(&line(&callback)) }?;
+        if args.count.is_some_and(|count| received >= count) {
+            // What was answered already is still printed; later ones are told to come again.
+            callbacks.close();
+        }
+    }
+    receiver.stop().await;
+    if rejected == 0 {
+        Ok(())
+    } else {
+        Err(CliError::Check(format!("{rejected} of {received} callbacks did not verify")))
+    }
+}
+
+fn line(callback: &Callback) -> String {
+    let forwarded =
+        if callback.forwarded { format!("  forwarded: {}", callback.answered) } else { String::new() };
+    format!(
+        "{:.3}  {}  {}  attempt {}  {}{forwarded}",
+        callback.received_at,
+        callback.event_type().unwrap_or(UNKNOWN),
+        callback.job_id().unwrap_or(UNKNOWN),
+        callback.attempt.as_deref().unwrap_or(UNKNOWN),
+        callback.verdict,
+    )
+}
+
+/// A callback as `--json` prints it.
+#[derive(Serialize)]
+struct Record<'a> {
+    received_at: String,
+    webhook_id: Option<&'a str>,
+    event_type: Option<&'a str>,
+    job_id: Option<&'a str>,
+    attempt: Option<&'a str>,
+    /// Null when there was no secret.
+    verified: Option<bool>,
+    verdict: String,
+    status_code: u16,
+    forwarded: bool,
+    event: &'a Value,
+}
+
+fn json(callback: &Callback) -> String {
+    let record = Record {
+        received_at: format!("{:.3}", callback.received_at),
+        webhook_id: callback.id.as_deref(),
+        event_type: callback.event_type(),
+        job_id: callback.job_id(),
+        attempt: callback.attempt.as_deref(),
+        verified: match callback.verdict {
+            Verdict::Verified => Some(true),
+            Verdict::Unchecked => None,
+            Verdict::Rejected(_) => Some(false),
+        },
+        verdict: callback.verdict.to_string(),
+        status_code: callback.answered.as_u16(),
+        forwarded: callback.forwarded,
+        event: &callback.event,
+    };
+    // Strings, numbers and a value that was JSON before: there is nothing in it that JSON cannot say.
+    serde_json::to_string(&record).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn callback(verdict: Verdict) -> Callback {
+        Callback {
+            received_at: Timestamp::UNIX_EPOCH,
+            id: Some("evt_1".to_owned()),
+            attempt: Some("2".to_owned()),
+            verdict,
+            answered: StatusCode::OK,
+            forwarded: false,
+            event: serde_json::json!({"type": "job.completed", "subject": "job_1"}),
+        }
+    }
+
+    #[test]
+    fn a_line_tells_type_job_attempt_and_verdict() {
+        let line = line(&callback(Verdict::Verified));
+        assert_eq!(line, "1970-01-01T00:00:00.000Z  job.completed  job_1  attempt 2  verified");
+    }
+
+    #[test]
+    fn json_is_one_line_and_tells_unchecked_from_rejected() {
+        let text = json(&callback(Verdict::Unchecked));
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        assert_eq!((&value["verified"], &value["event"]["subject"]), (&Value::Null, &Value::from("job_1")));
+    }
+}

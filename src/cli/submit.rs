@@ -1,0 +1,208 @@
+//! `darkroom submit`: hand in a picture.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Body;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::multipart::{Form, Part};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio_util::io::ReaderStream;
+
+use super::api::{Api, Reply, Target};
+use super::error::CliError;
+use super::model::Job;
+use super::secret::SecretArgs;
+use super::{output, render, watch};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Enough to recognise every picture format by.
+const HEAD_BYTES: u64 = 64;
+
+const EXAMPLES: &str = "\
+Examples:
+  darkroom submit photo.jpg --wait
+  darkroom submit photo.jpg --callback https://hooks.example/darkroom --tag cats,summer
+  darkroom submit photo.jpg --event completed --callback http://127.0.0.1:9000/ --json
+  darkroom submit photo.jpg --metadata '{\"order\": 7}' --idempotency-key order-7
+
+With --wait the exit code is 0 when the job is completed, 4 when it failed, 5 when it takes too long.";
+
+/// What to hand in, and how.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The picture: JPEG, PNG, WebP or GIF
+    file: PathBuf,
+    /// Where the service posts the job's events
+    #[arg(long, value_name = "URL")]
+    callback: Option<String>,
+    /// Which events it posts: queued, started, completed, failed, cancelled [default: how the job ends]
+    #[arg(long = "event", value_name = "NAME", value_delimiter = ',', requires = "callback")]
+    events: Vec<String>,
+    #[command(flatten)]
+    secret: SecretArgs,
+    /// A label of your own, to be found again by
+    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
+    tags: Vec<String>,
+    /// Data of your own, a JSON object that comes back with the job
+    #[arg(long, value_name = "JSON")]
+    metadata: Option<String>,
+    /// Makes repeating this command safe: one key, one job
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    /// Wait until the job is over
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..), requires = "wait")]
+    timeout: u64,
+    /// Print the job as the service sends it
+    #[arg(long)]
+    json: bool,
+}
+
+/// A picture on its way to a service.
+#[derive(Default)]
+pub(super) struct Submission {
+    pub(super) file: PathBuf,
+    /// The form's other fields.
+    pub(super) fields: Vec<(&'static str, String)>,
+    pub(super) idempotency_key: Option<String>,
+}
+
+pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
+    let (wait, json, limit) = (args.wait, args.json, Duration::from_secs(args.timeout));
+    let submission = args.into_submission()?;
+    let api = Api::new(target)?;
+    let job = submission.send(&api).await?;
+    if !json {
+        output::text(&render::accepted(&job.body))?;
+    } else if !wait {
+        output::json(&job.text)?;
+    }
+    if wait { watch::follow_and_print(&api, job, limit, json).await } else { Ok(()) }
+}
+
+impl Args {
+    fn into_submission(self) -> Result<Submission, CliError> {
+        let mut fields = Vec::new();
+        if let Some(url) = self.callback {
+            fields.push(("callback_url", url));
+            fields.extend(joined(&self.events).map(|events| ("callback_events", events)));
+            fields.extend(self.secret.read()?.map(|secret| ("callback_secret", secret.expose_text())));
+        } else if self.secret.is_given() {
+            return Err(CliError::Usage("a secret signs callbacks: give --callback too".to_owned()));
+        }
+        fields.extend(joined(&self.tags).map(|tags| ("tags", tags)));
+        fields.extend(self.metadata.map(|metadata| ("metadata", metadata)));
+        Ok(Submission { file: self.file, fields, idempotency_key: self.idempotency_key })
+    }
+}
+
+impl Submission {
+    /// Posts the picture where the service's root says that jobs are.
+    pub(super) async fn send(self, api: &Api) -> Result<Reply<Job>, CliError> {
+        let headers = self.headers()?;
+        let picture = open(&self.file)
+            .await
+            .map_err(|source| CliError::io(format!("cannot read {}", self.file.display()), source))?;
+        let jobs = api.root().await?;
+        // The picture comes last: the service has read everything else before it arrives.
+        let form = self.fields.into_iter().fold(Form::new(), |form, (name, value)| form.text(name, value));
+        api.post_form(jobs.href("jobs")?, form.part("image", picture), headers).await
+    }
+
+    fn headers(&self) -> Result<HeaderMap, CliError> {
+        let mut headers = HeaderMap::new();
+        if let Some(key) = &self.idempotency_key {
+            let value = HeaderValue::from_str(key)
+                .map_err(|_| CliError::Usage("--idempotency-key must be printable ASCII".to_owned()))?;
+            headers.insert(IDEMPOTENCY_KEY, value);
+        }
+        Ok(headers)
+    }
+}
+
+/// The picture as a part that is read while it is sent.
+async fn open(path: &Path) -> io::Result<Part> {
+    let mut file = File::open(path).await?;
+    let length = file.metadata().await?.len();
+    let mut head = Vec::new();
+    (&mut file).take(HEAD_BYTES).read_to_end(&mut head).await?;
+    file.rewind().await?;
+    // No more than was announced, should the file grow meanwhile.
+    let body = Body::wrap_stream(ReaderStream::new(file.take(length)));
+    let part =
+        Part::stream_with_length(body, length).mime_str(media_type(&head)).map_err(io::Error::other)?;
+    Ok(match path.file_name() {
+        Some(name) => part.file_name(name.to_string_lossy().into_owned()),
+        None => part,
+    })
+}
+
+/// What the bytes are, whatever the file is called.
+fn media_type(head: &[u8]) -> &'static str {
+    image::guess_format(head).map_or("application/octet-stream", |format| format.to_mime_type())
+}
+
+fn joined(values: &[String]) -> Option<String> {
+    (!values.is_empty()).then(|| values.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn submission(line: &str) -> Result<Submission, CliError> {
+        Line::try_parse_from(line.split(' ')).unwrap().args.into_submission()
+    }
+
+    #[test]
+    fn flags_become_fields() {
+        let line = "submit a.jpg --callback http://127.0.0.1:9/ --event completed,failed --event queued \
+                    --tag a --tag b --metadata {} --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let fields = submission(&line.split_whitespace().collect::<Vec<_>>().join(" ")).unwrap().fields;
+        let expected = [
+            ("callback_url", "http://127.0.0.1:9/"),
+            ("callback_events", "completed,failed,queued"),
+            ("callback_secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+            ("tags", "a,b"),
+            ("metadata", "{}"),
+        ];
+        assert_eq!(fields, expected.map(|(name, value)| (name, value.to_owned())));
+    }
+
+    #[test]
+    fn a_secret_without_a_callback_is_a_mistake() {
+        let error = submission("submit a.jpg --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").err().unwrap();
+        assert_eq!(error.exit_code(), crate::cli::error::USAGE);
+        assert!(Line::try_parse_from(["submit", "a.jpg", "--event", "completed"]).is_err());
+        assert!(Line::try_parse_from(["submit", "a.jpg", "--timeout", "9"]).is_err());
+    }
+
+    #[test]
+    fn the_media_type_is_that_of_the_bytes() {
+        assert_eq!(media_type(b"\x89PNG\r\n\x1a\n"), "image/png");
+        assert_eq!(media_type(b"\xff\xd8\xff\xe0"), "image/jpeg");
+        assert_eq!(media_type(b""), "application/octet-stream");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_named() {
+        let api = Api::new(&Target::open("http://127.0.0.1:1")).unwrap();
+        let submission = Submission { file: "no-such.jpg".into(), ..Submission::default() };
+        let error = submission.send(&api).await.err().unwrap();
+        assert!(error.to_string().contains("no-such.jpg"), "{error}");
+    }
+}

@@ -1,0 +1,13 @@
+//! What Darkroom is about, as plain values: no I/O, no clock, no chance.
+//!
+//! `now` and random bytes are passed in. The types derive serde for the store's versioned
+//! records only; what clients see has types of its own in [`crate::service::view`].
+
+pub mod client;
+pub mod delivery;
+pub mod event;
+pub mod id;
+pub mod image;
+pub mod job;
+pub mod retry;
+pub mod secret;

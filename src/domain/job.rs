@@ -1,0 +1,495 @@
+//! A job: its states, and the only functions that move it from one to another.
+//!
+//! ```text
+//! queued ─► processing ─► completed | failed
+//!    ▲           │
+//!    └───────────┘  lease ran out, given back, or a failed try that may be repeated
+//! ```
+//!
+//! Each transition names what happened, is guarded by the state it leaves and, where a worker
+//! makes it, by the lease's fencing token: a worker that outlived its lease cannot finish a job
+//! that another now owns.
+
+use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::client::ClientId;
+use super::delivery::DeliveryState;
+use super::event::EventKind;
+use super::id::{DeliveryId, JobId, WorkerId};
+use super::image::{Format, Variant};
+use super::secret::SigningSecret;
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum JobStatus {
+    /// Waits for a worker.
+    Queued,
+    /// A worker holds its lease.
+    Processing,
+    /// Its artifacts are stored.
+    Completed,
+    /// It ended without its artifacts; `error` says why.
+    Failed,
+}
+
+impl JobStatus {
+    /// All of them, in the order of a job's life.
+    pub const ALL: [Self; 4] = [Self::Queued, Self::Processing, Self::Completed, Self::Failed];
+
+    /// The name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Processing => "processing",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Reads the name in the API.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+
+    /// Whether the job's story is over.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed)
+    }
+}
+
+/// The right to work on something, until a time; the token fences off whoever held it before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Who holds it.
+    pub worker: WorkerId,
+    /// Grows with each claim.
+    pub token: u64,
+    /// When it runs out unless it is extended.
+    #[serde(with = "millisecond::required")]
+    pub until: Timestamp,
+}
+
+/// A transition that the present state does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TransitionError {
+    /// The lease ran out, and the work may be another's by now.
+    #[error("the lease is no longer held")]
+    StaleLease,
+    /// The job is not in the state that this starts from.
+    #[error("not possible while {}", .0.as_str())]
+    WrongState(JobStatus),
+}
+
+/// The picture as it came in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// The name the client gave it; never used as a path.
+    pub filename: Option<String>,
+    /// Sniffed from the bytes.
+    pub format: Format,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Pixels, as displayed.
+    pub width: u32,
+    /// Pixels, as displayed.
+    pub height: u32,
+    /// SHA-256 (FIPS 180-4) of the bytes.
+    pub sha256: [u8; 32],
+}
+
+/// A stored picture that the job made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// The variant's name, unique within the job.
+    pub name: String,
+    /// The format it was encoded in.
+    pub format: Format,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// SHA-256 (FIPS 180-4) of the bytes.
+    pub sha256: [u8; 32],
+}
+
+/// Who is told, of what, and whether that has worked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Callback {
+    /// Where the event is posted.
+    pub url: Url,
+    /// Which kinds of events.
+    pub events: Vec<EventKind>,
+    /// Signs instead of the client's secret.
+    pub secret: Option<SigningSecret>,
+    /// How the latest of its deliveries stands; `None` before there is one.
+    pub latest: Option<CallbackProgress>,
+}
+
+/// How the latest delivery of a job's callback stands: a copy, kept with each attempt's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallbackProgress {
+    /// Which delivery.
+    pub delivery: DeliveryId,
+    /// The delivery's state.
+    pub state: DeliveryState,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// When the next one is due.
+    #[serde(with = "millisecond::optional")]
+    pub next_attempt_at: Option<Timestamp>,
+    /// When the receiver took it.
+    #[serde(with = "millisecond::optional")]
+    pub delivered_at: Option<Timestamp>,
+}
+
+/// Why a job failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobError {
+    /// A stable name, the slug of a problem type.
+    pub code: String,
+    /// What it means.
+    pub title: String,
+    /// What happened here.
+    pub detail: String,
+    /// Whether the same picture may succeed another time.
+    pub retryable: bool,
+}
+
+/// What a client asked for, checked and stored, before it is a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewJob {
+    /// The job's id; the picture is stored under it already.
+    pub id: JobId,
+    /// Who asked.
+    pub client: ClientId,
+    /// The picture.
+    pub input: Input,
+    /// What to make of it.
+    pub variants: Vec<Variant>,
+    /// Who is told.
+    pub callback: Option<Callback>,
+    /// The client's own labels.
+    pub tags: Vec<String>,
+    /// The client's own data: the text of a JSON object.
+    pub metadata: Option<String>,
+}
+
+/// One accepted picture and what becomes of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id, which sorts by creation.
+    pub id: JobId,
+    /// Whose it is.
+    pub client: ClientId,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// Grows with every change that a client can see.
+    pub revision: u64,
+    /// When it was accepted.
+    #[serde(with = "millisecond::required")]
+    pub created_at: Timestamp,
+    /// When a worker first took it up.
+    #[serde(with = "millisecond::optional")]
+    pub started_at: Option<Timestamp>,
+    /// When its story ended.
+    #[serde(with = "millisecond::optional")]
+    pub finished_at: Option<Timestamp>,
+    /// The earliest time for the next try.
+    #[serde(with = "millisecond::required")]
+    pub due_at: Timestamp,
+    /// How many tries were begun and not given back.
+    pub attempt: u32,
+    /// The picture.
+    pub input: Input,
+    /// What is wanted.
+    pub variants: Vec<Variant>,
+    /// What was made.
+    pub artifacts: Vec<Artifact>,
+    /// Who is told.
+    pub callback: Option<Callback>,
+    /// The client's own labels.
+    pub tags: Vec<String>,
+    /// The client's own data: the text of a JSON object.
+    pub metadata: Option<String>,
+    /// Why it failed, or why its last try did.
+    pub error: Option<JobError>,
+    /// Who works on it.
+    pub lease: Option<Lease>,
+    /// The token of the latest claim.
+    pub lease_token: u64,
+}
+
+impl Job {
+    /// A job that was just accepted.
+    #[must_use]
+    pub fn accepted(new: NewJob, now: Timestamp) -> Self {
+        Self {
+            id: new.id,
+            client: new.client,
+            status: JobStatus::Queued,
+            revision: 1,
+            created_at: now,
+            started_at: None,
+            finished_at: None,
+            due_at: now,
+            attempt: 0,
+            input: new.input,
+            variants: new.variants,
+            artifacts: Vec::new(),
+            callback: new.callback,
+            tags: new.tags,
+            metadata: new.metadata,
+            error: None,
+            lease: None,
+            lease_token: 0,
+        }
+    }
+
+    /// A worker takes the job up: queued → processing.
+    pub fn claim(
+        &mut self,
+        worker: WorkerId,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), TransitionError> {
+        if self.status != JobStatus::Queued {
+            return Err(TransitionError::WrongState(self.status));
+        }
+        self.lease_token += 1;
+        self.lease = Some(Lease { worker, token: self.lease_token, until });
+        self.attempt += 1;
+        self.started_at.get_or_insert(now);
+        self.enter(JobStatus::Processing);
+        Ok(())
+    }
+
+    /// The worker is alive and goes on: processing stays processing.
+    pub fn extend_lease(&mut self, token: u64, until: Timestamp) -> Result<(), TransitionError> {
+        let lease = self.held(token)?;
+        self.lease = Some(Lease { until, ..lease });
+        Ok(())
+    }
+
+    /// One artifact is stored; a repeated try need not make it again.
+    pub fn add_artifact(&mut self, token: u64, artifact: Artifact) -> Result<(), TransitionError> {
+        self.held(token)?;
+        self.artifacts.retain(|existing| existing.name != artifact.name);
+        self.artifacts.push(artifact);
+        self.revision += 1;
+        Ok(())
+    }
+
+    /// Everything wanted is there: processing → completed.
+    pub fn complete(&mut self, token: u64, now: Timestamp) -> Result<(), TransitionError> {
+        self.held(token)?;
+        self.error = None;
+        self.end(JobStatus::Completed, now);
+        Ok(())
+    }
+
+    /// It cannot be done: processing → failed.
+    pub fn fail(&mut self, token: u64, error: JobError, now: Timestamp) -> Result<(), TransitionError> {
+        self.held(token)?;
+        self.error = Some(error);
+        self.end(JobStatus::Failed, now);
+        Ok(())
+    }
+
+    /// This try failed and another may not: processing → queued, due at `due_at`.
+    pub fn retry_later(
+        &mut self,
+        token: u64,
+        error: JobError,
+        due_at: Timestamp,
+    ) -> Result<(), TransitionError> {
+        self.held(token)?;
+        self.error = Some(error);
+        self.requeue(due_at);
+        Ok(())
+    }
+
+    /// The worker gives it back unfinished, because the process stops: processing → queued. It is not counted as a try.
+    pub fn give_back(&mut self, token: u64, now: Timestamp) -> Result<(), TransitionError> {
+        self.held(token)?;
+        self.attempt = self.attempt.saturating_sub(1);
+        self.requeue(now);
+        Ok(())
+    }
+
+    /// The worker is gone: processing → queued. The try stays counted, since the job may be what ended the worker.
+    pub fn lose_worker(&mut self, now: Timestamp) -> Result<(), TransitionError> {
+        if self.status != JobStatus::Processing {
+            return Err(TransitionError::WrongState(self.status));
+        }
+        self.requeue(now);
+        Ok(())
+    }
+
+    /// The variants that have no artifact yet.
+    #[must_use]
+    pub fn missing_variants(&self) -> Vec<Variant> {
+        let made = |variant: &&Variant| !self.artifacts.iter().any(|artifact| artifact.name == variant.name);
+        self.variants.iter().filter(made).cloned().collect()
+    }
+
+    /// The job as an event keeps it: without the secret, which may change while the event does not.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        let mut copy = self.clone();
+        if let Some(callback) = &mut copy.callback {
+            callback.secret = None;
+        }
+        copy
+    }
+
+    fn held(&self, token: u64) -> Result<Lease, TransitionError> {
+        if self.status.is_terminal() {
+            return Err(TransitionError::WrongState(self.status));
+        }
+        self.lease.filter(|lease| lease.token == token).ok_or(TransitionError::StaleLease)
+    }
+
+    fn enter(&mut self, status: JobStatus) {
+        self.status = status;
+        self.revision += 1;
+    }
+
+    fn requeue(&mut self, due_at: Timestamp) {
+        self.lease = None;
+        self.due_at = due_at;
+        self.enter(JobStatus::Queued);
+    }
+
+    fn end(&mut self, status: JobStatus, now: Timestamp) {
+        self.lease = None;
+        self.finished_at = Some(now);
+        self.enter(status);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    pub(crate) fn worker(n: u8) -> WorkerId {
+        WorkerId::new(at(0), &[n; 10])
+    }
+
+    pub(crate) fn new_job(n: u8) -> NewJob {
+        NewJob {
+            id: JobId::new(at(1), &[n; 10]),
+            client: ClientId::dev(),
+            input: Input {
+                filename: Some("cat.jpg".to_owned()),
+                format: Format::Jpeg,
+                bytes: 1000,
+                width: 40,
+                height: 30,
+                sha256: [n; 32],
+            },
+            variants: Variant::defaults(),
+            callback: Some(Callback {
+                url: "https://hooks.example/abc".parse().unwrap(),
+                events: EventKind::TERMINAL.to_vec(),
+                secret: Some(SigningSecret::from_entropy([n; 32])),
+                latest: None,
+            }),
+            tags: Vec::new(),
+            metadata: None,
+        }
+    }
+
+    pub(crate) fn error() -> JobError {
+        JobError {
+            code: "image-undecodable".to_owned(),
+            title: "The image cannot be decoded".to_owned(),
+            detail: "bad".to_owned(),
+            retryable: false,
+        }
+    }
+
+    fn claimed() -> (Job, u64) {
+        let mut job = Job::accepted(new_job(1), at(1));
+        job.claim(worker(1), at(31), at(2)).unwrap();
+        let token = job.lease_token;
+        (job, token)
+    }
+
+    #[test]
+    fn a_job_is_claimed_once() {
+        let (mut job, _) = claimed();
+        assert_eq!(job.status, JobStatus::Processing);
+        let again = job.claim(worker(2), at(40), at(3));
+        assert_eq!(again, Err(TransitionError::WrongState(JobStatus::Processing)));
+    }
+
+    #[test]
+    fn a_worker_that_outlived_its_lease_is_fenced_off() {
+        let (mut job, stale) = claimed();
+        job.lose_worker(at(40)).unwrap();
+        job.claim(worker(2), at(80), at(41)).unwrap();
+        let before = job.clone();
+        assert_eq!(job.complete(stale, at(42)), Err(TransitionError::StaleLease));
+        assert_eq!(job.fail(stale, error(), at(42)), Err(TransitionError::StaleLease));
+        assert_eq!(job.extend_lease(stale, at(99)), Err(TransitionError::StaleLease));
+        assert_eq!(job.give_back(stale, at(42)), Err(TransitionError::StaleLease));
+        assert_eq!(job, before);
+        assert_eq!(job.complete(job.lease_token, at(43)), Ok(()));
+    }
+
+    #[test]
+    fn a_job_ends_once() {
+        let (mut job, token) = claimed();
+        job.complete(token, at(3)).unwrap();
+        let again = job.fail(token, error(), at(4));
+        assert_eq!(again, Err(TransitionError::WrongState(JobStatus::Completed)));
+        assert_eq!((job.finished_at, job.error), (Some(at(3)), None));
+    }
+
+    #[test]
+    fn what_shutdown_cuts_off_is_no_try_and_what_kills_the_worker_is() {
+        let (mut job, token) = claimed();
+        job.give_back(token, at(3)).unwrap();
+        assert_eq!((job.status, job.attempt), (JobStatus::Queued, 0));
+        job.claim(worker(2), at(40), at(4)).unwrap();
+        job.lose_worker(at(41)).unwrap();
+        assert_eq!((job.status, job.attempt, job.started_at), (JobStatus::Queued, 1, Some(at(2))));
+    }
+
+    #[test]
+    fn artifacts_that_exist_are_not_made_again() {
+        let (mut job, token) = claimed();
+        let preview = Artifact {
+            name: "preview".to_owned(),
+            format: Format::Jpeg,
+            bytes: 10,
+            width: 40,
+            height: 30,
+            sha256: [0; 32],
+        };
+        job.add_artifact(token, preview.clone()).unwrap();
+        job.add_artifact(token, preview).unwrap();
+        assert_eq!(job.artifacts.len(), 1);
+        let missing: Vec<_> = job.missing_variants().into_iter().map(|variant| variant.name).collect();
+        assert_eq!(missing, ["optimized", "thumbnail"]);
+    }
+
+    #[test]
+    fn a_snapshot_has_no_secret() {
+        let job = Job::accepted(new_job(1), at(1));
+        assert!(job.callback.as_ref().is_some_and(|callback| callback.secret.is_some()));
+        assert!(job.snapshot().callback.is_some_and(|callback| callback.secret.is_none()));
+    }
+}

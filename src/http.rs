@@ -1,0 +1,54 @@
+//! The HTTP room: one table of routes; per resource a thin file that extracts, calls the service, represents.
+//!
+//! warp matches and extracts; the accept loop is our own (`server`), and around every response lie
+//! the layers of `envelope`. A handler never rejects: warp would take that for "try another route".
+
+use std::sync::Arc;
+
+use warp::Filter as _;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use self::problem::Code;
+use self::resource::Resource;
+use crate::service::Service;
+
+mod body;
+mod deliveries;
+mod envelope;
+mod events;
+mod jobs;
+mod problem;
+mod query;
+mod resource;
+mod root;
+pub mod server;
+mod upload;
+
+/// The table of routes.
+fn table(service: &Arc<Service>) -> Vec<Resource> {
+    let at = |path| Resource::new(path, service);
+    vec![
+        at("/v1/jobs").get(jobs::list).post(jobs::submit),
+        at("/v1/jobs/{id}").get(jobs::show),
+        at("/v1/jobs/{id}/artifacts/{name}").get(jobs::artifact),
+        at("/v1/jobs/{id}/deliveries").get(deliveries::of_job),
+        at("/v1/deliveries/{id}").get(deliveries::show),
+        at("/v1/deliveries/{id}/attempts").get(deliveries::attempts),
+        at("/v1/events").get(events::feed),
+        at("/").get(root::links),
+        at("/problems/{code}").get(root::problem),
+        at("/health/live").get(root::live),
+        at("/health/ready").get(root::ready),
+    ]
+}
+
+/// All routes as one filter; what none of them matches is a 404.
+fn routes(service: &Arc<Service>) -> BoxedFilter<(Response,)> {
+    let elsewhere = resource::any(|_| problem::Problem::of(Code::RouteNotFound).into());
+    // Each leaf is boxed and folded one by one: a chain of unboxed `or`s takes the compiler minutes.
+    table(service)
+        .into_iter()
+        .rev()
+        .fold(elsewhere, |rest, resource| resource.into_filter().or(rest).unify().boxed())
+}

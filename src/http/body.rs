@@ -1,0 +1,71 @@
+//! A request's body as it comes in: bounded in time, and read to a reasonable end when it is refused.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures_util::{Stream, StreamExt as _};
+use http::HeaderMap;
+use http::header::EXPECT;
+
+/// What is still read of a body after its request was refused, so that the client gets to see the answer:
+/// closing a connection with unread bytes resets it, and the answer may be lost with that.
+const LINGER_BYTES: usize = 64 * 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// The body's chunks; an error is the client's connection breaking.
+pub(super) type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
+
+/// A body not read yet, or not to its end.
+pub(super) struct Body {
+    chunks: Option<Chunks>,
+    /// The client waits for a `100 Continue`, which hyper sends when the body is first polled.
+    expects_continue: bool,
+    begun: bool,
+}
+
+impl Body {
+    pub(super) fn new(
+        stream: impl Stream<Item = Result<impl Buf, warp::Error>> + Send + 'static,
+        headers: &HeaderMap,
+    ) -> Self {
+        let chunks = stream.map(|chunk| chunk.map(|mut buf| buf.copy_to_bytes(buf.remaining())));
+        let expects_continue =
+            headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        Self { chunks: Some(Box::pin(chunks)), expects_continue, begun: false }
+    }
+
+    /// The next chunk; `None` at the end.
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, warp::Error>> {
+        self.begun = true;
+        let chunk = match &mut self.chunks {
+            Some(chunks) => chunks.next().await,
+            None => None,
+        };
+        if !matches!(chunk, Some(Ok(_))) {
+            self.chunks = None;
+        }
+        chunk
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let Some(chunks) = self.chunks.take() else { return };
+        // Polling now would ask for a body that nobody wants.
+        let never_asked = self.expects_continue && !self.begun;
+        if !never_asked && let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(LINGER_TIME, discard(chunks)));
+        }
+    }
+}
+
+async fn discard(mut chunks: Chunks) {
+    let mut left = LINGER_BYTES;
+    while let Some(Ok(chunk)) = chunks.next().await {
+        match left.checked_sub(chunk.len()) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Jobs: submit, show, list, and their pictures.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use tokio_util::io::ReaderStream;
+use warp::Reply as _;
+use warp::reply::Response;
+
+use super::problem::{Code, Problem};
+use super::query::{Query, invalid};
+use super::resource::Call;
+use super::upload::Head;
+use crate::domain::client::ClientId;
+use crate::domain::id::JobId;
+use crate::domain::job::{Job, JobStatus};
+use crate::service::Service;
+use crate::service::read::JobQuery;
+use crate::service::submit::{Accepted, Request};
+use crate::service::view::{JobView, LinkBuilder, Links, download_name, hex};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+/// When a client may look at an unfinished job again, in seconds.
+const POLL_AFTER: u64 = 1;
+/// Read at once from a picture on its way out.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// `POST /v1/jobs`
+///
+/// The order matters: what the headers tell, then room in the queue, and only then the body. A client
+/// that sent `Expect: 100-continue` is refused before it uploads.
+pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
+    let service = &call.service;
+    let client = ClientId::dev();
+    let head = Head::read(&call.headers, &call.query, service.settings().max_upload_bytes)?;
+    let idempotency_key = idempotency_key(&call.headers)?;
+    let key_in_use = idempotency_key.as_deref().map(|key| service.hold_key(&client, key)).transpose()?;
+    let slot = service.reserve()?;
+    let incoming = head.receive(service, &mut call.body).await?;
+    let request = Request {
+        client,
+        picture: incoming.picture,
+        filename: incoming.filename,
+        claimed_type: incoming.claimed_type,
+        fields: incoming.fields,
+        idempotency_key,
+    };
+    let Accepted { job, replayed } = service.submit(slot, request).await?;
+    drop(key_in_use);
+    let mut response = represent(service, &job, StatusCode::ACCEPTED);
+    response
+        .headers_mut()
+        .insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static(if replayed { "true" } else { "false" }));
+    Ok(response)
+}
+
+/// `GET /v1/jobs/{id}`
+pub(super) async fn show(call: Call) -> Result<Response, Problem> {
+    Query::parse(&call.query, &[])?;
+    let job = call.service.job(&ClientId::dev(), job_id(&call)?).await?;
+    Ok(represent(&call.service, &job, StatusCode::OK))
+}
+
+#[derive(Serialize)]
+struct List {
+    items: Vec<JobView>,
+    page: PageInfo,
+    #[serde(rename = "_links")]
+    links: Links,
+}
+
+#[derive(Serialize)]
+struct PageInfo {
+    limit: usize,
+    next_cursor: Option<String>,
+    has_more: bool,
+}
+
+/// `GET /v1/jobs`
+pub(super) async fn list(call: Call) -> Result<Response, Problem> {
+    let query = Query::parse(&call.query, &["limit", "cursor", "status"])?;
+    let limit = query.limit()?;
+    let status = query.get("status").map(status).transpose()?;
+    let before = query.get("cursor").map(cursor).transpose()?;
+    let page = call.service.jobs(JobQuery { client: ClientId::dev(), status, before, limit }).await?;
+
+    let next_cursor = page.next.map(|id| URL_SAFE_NO_PAD.encode(id.as_bytes()));
+    let path = |cursor: Option<&str>| {
+        let status = status.map(|status| format!("&status={}", status.as_str())).unwrap_or_default();
+        let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+        format!("/v1/jobs?limit={limit}{status}{cursor}")
+    };
+    let mut links = LinkBuilder::new(&call.service.settings().base_url)
+        .get("self", &path(query.get("cursor")))
+        .get("first", &path(None))
+        .post("create", "/v1/jobs");
+    if let Some(cursor) = &next_cursor {
+        links = links.get("next", &path(Some(cursor)));
+    }
+    Ok(json(&List {
+        items: page.jobs.iter().map(|job| call.service.view_job(job)).collect(),
+        page: PageInfo { limit, has_more: next_cursor.is_some(), next_cursor },
+        links: links.build(),
+    }))
+}
+
+/// `GET /v1/jobs/{id}/artifacts/{name}`
+pub(super) async fn artifact(call: Call) -> Result<Response, Problem> {
+    Query::parse(&call.query, &[])?;
+    let id = job_id(&call)?;
+    let name = call.param(1);
+    let artifact = call.service.artifact(&ClientId::dev(), id, name).await?;
+    let chunks = ReaderStream::with_capacity(artifact.file, CHUNK_BYTES);
+    let mut response = warp::reply::stream(chunks).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(artifact.format.media_type()));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(artifact.bytes));
+    // It never changes under its URL; but it is the client's own.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
+    insert(headers, ETAG, &format!("\"{}\"", hex(&artifact.sha256)));
+    let filename = download_name(&id.to_string(), name, artifact.format);
+    insert(headers, CONTENT_DISPOSITION, &format!("inline; filename=\"{filename}\""));
+    Ok(response)
+}
+
+/// An id of the wrong form is the id of nothing.
+pub(super) fn job_id(call: &Call) -> Result<JobId, Problem> {
+    call.param(0).parse().map_err(|_| Problem::of(Code::NotFound).with_detail("there is no such job"))
+}
+
+/// A body of JSON.
+pub(super) fn json<T: Serialize>(body: &T) -> Response {
+    let mut response = warp::reply::json(body).into_response();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn represent(service: &Service, job: &Job, status: StatusCode) -> Response {
+    let view = service.view_job(job);
+    let mut response = json(&view);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    insert(headers, ETAG, &view.etag());
+    if status == StatusCode::ACCEPTED {
+        insert(headers, LOCATION, view.href());
+    }
+    if !job.status.is_terminal() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(POLL_AFTER));
+    }
+    response
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// A string of RFC 8941 in quotes, or the bare token that many clients send.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    let key = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+    let valid =
+        (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
+    if valid { Ok(Some(key.to_owned())) } else { Err(Problem::of(Code::InvalidIdempotencyKey)) }
+}
+
+fn status(text: &str) -> Result<JobStatus, Problem> {
+    JobStatus::parse(text).ok_or_else(|| {
+        let known = JobStatus::ALL.map(JobStatus::as_str).join(", ");
+        invalid("status", "unknown", format!("one of {known}"))
+    })
+}
+
+fn cursor(text: &str) -> Result<JobId, Problem> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    bytes
+        .map(JobId::from_bytes)
+        .ok_or_else(|| invalid("cursor", "not_a_cursor", "take it from page.next_cursor"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &'static str) -> Result<Option<String>, Problem> {
+        idempotency_key(&HeaderMap::from_iter([(IDEMPOTENCY_KEY, HeaderValue::from_static(text))]))
+    }
+
+    #[test]
+    fn keys_come_with_and_without_quotes() {
+        assert_eq!(key("\"8e03-1\"").unwrap().as_deref(), Some("8e03-1"));
+        assert_eq!(key("8e03-1").unwrap().as_deref(), Some("8e03-1"));
+        assert!(idempotency_key(&HeaderMap::new()).unwrap().is_none());
+        for bad in ["", "\"\"", "a b", "a\"b"] {
+            assert!(key(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_an_id_and_nothing_else() {
+        let id = JobId::from_bytes([9; 16]);
+        assert_eq!(cursor(&URL_SAFE_NO_PAD.encode(id.as_bytes())).ok(), Some(id));
+        assert!(cursor("AAAA").is_err() && cursor("!").is_err() && cursor("").is_err());
+    }
+}

@@ -1,0 +1,295 @@
+//! Every error as a problem document (RFC 9457): the one place where an HTTP status is decided.
+
+use std::time::Duration;
+
+use http::header::{ALLOW, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, StatusCode, StatusCode as S};
+use serde::Serialize;
+use warp::reply::Response;
+
+use crate::service::ServiceError;
+use crate::service::error::{FieldError, ImagingError};
+
+/// How long a client that met a full queue or a full disk should wait.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(5);
+
+/// The kinds of problems, each with a page under `/problems/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Code {
+    RouteNotFound,
+    NotFound,
+    MethodNotAllowed,
+    InvalidParameter,
+    MalformedMultipart,
+    RequestTimeout,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    MediaTypeMismatch,
+    Validation,
+    CallbackUrlRejected,
+    ImageUndecodable,
+    ImageTooLarge,
+    InvalidIdempotencyKey,
+    IdempotencyKeyInFlight,
+    IdempotencyKeyReused,
+    QueueFull,
+    Stopping,
+    StorageFull,
+    Internal,
+}
+
+/// What a problem's page says, and its documents.
+pub(super) struct Row {
+    code: Code,
+    pub(super) status: StatusCode,
+    pub(super) slug: &'static str,
+    pub(super) title: &'static str,
+    pub(super) advice: &'static str,
+}
+
+/// The catalogue, in the order of [`Code`].
+#[rustfmt::skip]
+pub(super) const CATALOGUE: [Row; 20] = [
+    Row { code: Code::RouteNotFound, status: S::NOT_FOUND, slug: "route-not-found", title: "There is nothing at this URL",
+          advice: "Start at / and follow the links." },
+    Row { code: Code::NotFound, status: S::NOT_FOUND, slug: "not-found", title: "There is no such resource",
+          advice: "The id is unknown, or belongs to another client." },
+    Row { code: Code::MethodNotAllowed, status: S::METHOD_NOT_ALLOWED, slug: "method-not-allowed", title: "The method is not allowed here",
+          advice: "The Allow header names the methods that are." },
+    Row { code: Code::InvalidParameter, status: S::BAD_REQUEST, slug: "invalid-parameter", title: "A query parameter is invalid",
+          advice: "errors names each one; unknown parameters are refused." },
+    Row { code: Code::MalformedMultipart, status: S::BAD_REQUEST, slug: "malformed-multipart", title: "The multipart body is malformed",
+          advice: "Send multipart/form-data as RFC 7578 has it, to its end." },
+    Row { code: Code::RequestTimeout, status: S::REQUEST_TIMEOUT, slug: "request-timeout", title: "The request came too slowly",
+          advice: "Send the body without long pauses." },
+    Row { code: Code::PayloadTooLarge, status: S::PAYLOAD_TOO_LARGE, slug: "payload-too-large", title: "The request is too large",
+          advice: "limit is the most that is taken, in bytes." },
+    Row { code: Code::UnsupportedMediaType, status: S::UNSUPPORTED_MEDIA_TYPE, slug: "unsupported-media-type", title: "The media type is not supported",
+          advice: "Send multipart/form-data with an image part, or the picture itself as image/*: JPEG, PNG, WebP or GIF." },
+    Row { code: Code::MediaTypeMismatch, status: S::UNSUPPORTED_MEDIA_TYPE, slug: "media-type-mismatch", title: "The picture is not what the request says it is",
+          advice: "Name the type that the bytes have, or application/octet-stream." },
+    Row { code: Code::Validation, status: S::UNPROCESSABLE_ENTITY, slug: "validation", title: "The request has invalid fields",
+          advice: "errors names each one." },
+    Row { code: Code::CallbackUrlRejected, status: S::UNPROCESSABLE_ENTITY, slug: "callback-url-rejected", title: "callback_url is not one that callbacks may go to",
+          advice: "It must be a public https URL; reason says what stands against it." },
+    Row { code: Code::ImageUndecodable, status: S::UNPROCESSABLE_ENTITY, slug: "image-undecodable", title: "The picture cannot be decoded",
+          advice: "It is damaged or cut short; send it again whole." },
+    Row { code: Code::ImageTooLarge, status: S::UNPROCESSABLE_ENTITY, slug: "image-too-large", title: "The picture has too many pixels",
+          advice: "Scale it down before sending it." },
+    Row { code: Code::InvalidIdempotencyKey, status: S::BAD_REQUEST, slug: "idempotency-key-invalid", title: "Idempotency-Key is invalid",
+          advice: "Use 1 to 255 visible ASCII characters, with or without quotes around them." },
+    Row { code: Code::IdempotencyKeyInFlight, status: S::CONFLICT, slug: "idempotency-key-in-flight", title: "The first request with this Idempotency-Key is still under way",
+          advice: "Wait, then repeat the request." },
+    Row { code: Code::IdempotencyKeyReused, status: S::UNPROCESSABLE_ENTITY, slug: "idempotency-key-reused", title: "This Idempotency-Key was used with another payload",
+          advice: "Use a new key for a new request." },
+    Row { code: Code::QueueFull, status: S::SERVICE_UNAVAILABLE, slug: "queue-full", title: "The queue is full",
+          advice: "Nothing was read of the picture; repeat the request after Retry-After." },
+    Row { code: Code::Stopping, status: S::SERVICE_UNAVAILABLE, slug: "draining", title: "The service is stopping",
+          advice: "Repeat the request after Retry-After." },
+    Row { code: Code::StorageFull, status: S::INSUFFICIENT_STORAGE, slug: "storage-full", title: "There is no room left",
+          advice: "Repeat the request later; what was accepted is not affected." },
+    Row { code: Code::Internal, status: S::INTERNAL_SERVER_ERROR, slug: "internal", title: "Something went wrong on our side",
+          advice: "Repeat the request; if it stays, report request_id." },
+];
+
+impl Code {
+    fn row(self) -> &'static Row {
+        let row = &CATALOGUE[self as usize];
+        debug_assert_eq!(row.code, self, "the catalogue is in the order of `Code`");
+        row
+    }
+}
+
+/// A problem on its way out; the envelope writes it, since it knows the request.
+#[derive(Debug, Clone)]
+pub(super) struct Problem {
+    code: Code,
+    detail: Option<String>,
+    errors: Vec<FieldError>,
+    extension: Option<Extension>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
+}
+
+/// A member that only one kind of problem has.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Extension {
+    Limit(u64),
+    Reason(&'static str),
+    Detected(&'static str),
+}
+
+/// The document's JSON.
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    instance: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<ErrorItem<'a>>,
+    #[serde(flatten)]
+    extension: Option<&'a Extension>,
+}
+
+#[derive(Serialize)]
+struct ErrorItem<'a> {
+    field: &'a str,
+    code: &'a str,
+    detail: &'a str,
+}
+
+impl Problem {
+    pub(super) fn of(code: Code) -> Self {
+        Self { code, detail: None, errors: Vec::new(), extension: None, header: None }
+    }
+
+    pub(super) fn with_detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
+    }
+
+    /// A single wrong field or parameter.
+    pub(super) fn field(code: Code, field: &str, error: &'static str, detail: impl Into<String>) -> Self {
+        let errors = vec![FieldError { field: field.to_owned(), code: error, detail: detail.into() }];
+        Self { errors, ..Self::of(code) }
+    }
+
+    pub(super) fn payload_too_large(limit: u64) -> Self {
+        Self { extension: Some(Extension::Limit(limit)), ..Self::of(Code::PayloadTooLarge) }
+            .with_detail(format!("at most {limit} bytes are taken"))
+    }
+
+    pub(super) fn method_not_allowed(allowed: HeaderValue) -> Self {
+        Self { header: Some(Box::new((ALLOW, allowed))), ..Self::of(Code::MethodNotAllowed) }
+    }
+
+    fn retry_after(self, wait: Duration) -> Self {
+        Self { header: Some(Box::new((RETRY_AFTER, HeaderValue::from(wait.as_secs())))), ..self }
+    }
+
+    /// The body, for the request of this path and id.
+    pub(super) fn document(&self, base_url: &str, instance: &str, request_id: &str) -> Vec<u8> {
+        let Row { slug, title, status, .. } = self.code.row();
+        let document = Document {
+            r#type: format!("{base_url}/problems/{slug}"),
+            title,
+            status: status.as_u16(),
+            detail: self.detail.as_deref(),
+            instance,
+            code: slug,
+            request_id,
+            errors: self
+                .errors
+                .iter()
+                .map(|error| ErrorItem { field: &error.field, code: error.code, detail: &error.detail })
+                .collect(),
+            extension: self.extension.as_ref(),
+        };
+        // Strings and numbers only: nothing in it that JSON cannot say.
+        serde_json::to_vec(&document).unwrap_or_default()
+    }
+}
+
+impl From<Problem> for Response {
+    fn from(problem: Problem) -> Self {
+        let mut response = Self::default();
+        *response.status_mut() = problem.code.row().status;
+        if let Some((name, value)) = problem.header.as_deref().cloned() {
+            response.headers_mut().insert(name, value);
+        }
+        response.extensions_mut().insert(problem);
+        response
+    }
+}
+
+impl From<ServiceError> for Problem {
+    fn from(error: ServiceError) -> Self {
+        let detail = error.to_string();
+        let code = match &error {
+            ServiceError::QueueFull { .. } => {
+                return Self::of(Code::QueueFull).with_detail(detail).retry_after(RETRY_WHEN_FULL);
+            }
+            ServiceError::Stopping => {
+                return Self::of(Code::Stopping).with_detail(detail).retry_after(RETRY_WHEN_FULL);
+            }
+            ServiceError::StorageFull => {
+                return Self::of(Code::StorageFull).with_detail(detail).retry_after(RETRY_WHEN_FULL);
+            }
+            ServiceError::Invalid(errors) => {
+                return Self { errors: errors.clone(), ..Self::of(Code::Validation) };
+            }
+            ServiceError::CallbackRefused(refused) => {
+                let extension = Some(Extension::Reason(refused.reason()));
+                return Self { extension, ..Self::of(Code::CallbackUrlRejected) }.with_detail(detail);
+            }
+            ServiceError::CallbackUnresolvable { .. } => {
+                let extension = Some(Extension::Reason("unresolvable"));
+                return Self { extension, ..Self::of(Code::CallbackUrlRejected) }.with_detail(detail);
+            }
+            ServiceError::PayloadTooLarge { limit } => return Self::payload_too_large(*limit),
+            ServiceError::Image(error) => return Self::of_image(error),
+            ServiceError::MediaTypeMismatch { detected, .. } => {
+                let extension = Some(Extension::Detected(detected));
+                return Self { extension, ..Self::of(Code::MediaTypeMismatch) }.with_detail(detail);
+            }
+            ServiceError::IdempotencyKeyReused => Code::IdempotencyKeyReused,
+            ServiceError::IdempotencyKeyInFlight => Code::IdempotencyKeyInFlight,
+            ServiceError::NotFound { .. } => Code::NotFound,
+            ServiceError::Store(_) | ServiceError::Io(_) => {
+                // What it was is for the log; the client gets the id by which it is found there.
+                tracing::error!(error = &error as &dyn std::error::Error, "a request failed");
+                return Self::of(Code::Internal);
+            }
+        };
+        Self::of(code).with_detail(detail)
+    }
+}
+
+impl Problem {
+    fn of_image(error: &ImagingError) -> Self {
+        let problem = match error {
+            ImagingError::Unsupported { detected } => {
+                Self { extension: detected.map(Extension::Detected), ..Self::of(Code::UnsupportedMediaType) }
+            }
+            ImagingError::TooLarge { .. } => Self::of(Code::ImageTooLarge),
+            ImagingError::Truncated { .. } | ImagingError::Undecodable { .. } => {
+                Self::of(Code::ImageUndecodable)
+            }
+            ImagingError::Stopped | ImagingError::Panicked | ImagingError::Io(_) => {
+                tracing::error!(error = error as &dyn std::error::Error, "a picture could not be looked at");
+                return Self::of(Code::Internal);
+            }
+        };
+        problem.with_detail(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_is_in_order_and_holds_errors_only() {
+        for (index, row) in CATALOGUE.iter().enumerate() {
+            assert_eq!(row.code as usize, index, "{}", row.slug);
+            assert!(row.status.as_u16() >= 400);
+            assert_eq!(CATALOGUE.iter().filter(|other| other.slug == row.slug).count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_document_names_each_fault() {
+        let problem = Problem::field(Code::Validation, "metadata", "not_json", "expected value");
+        let document: serde_json::Value =
+            serde_json::from_slice(&problem.document("https://img.example", "/v1/jobs", "req_1")).unwrap();
+        assert_eq!(document["type"], "https://img.example/problems/validation");
+        assert_eq!(document["status"], 422);
+        assert_eq!(document["errors"][0]["field"], "metadata");
+        let limit = Problem::payload_too_large(7).document("", "/", "r");
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&limit).unwrap()["limit"], 7);
+    }
+}

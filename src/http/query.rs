@@ -1,0 +1,67 @@
+//! Query strings: decoded, each parameter known and given once.
+
+use super::problem::{Code, Problem};
+
+/// Limits of a page.
+const DEFAULT_LIMIT: usize = 50;
+const MAX_LIMIT: usize = 200;
+
+/// The parameters of a query.
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads a query string that may have the parameters `known`; others, and repeated ones, are refused.
+    pub(super) fn parse(text: &str, known: &[&str]) -> Result<Self, Problem> {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
+            if !known.contains(&name.as_ref()) {
+                return Err(invalid(&name, "unknown", format!("known here: {}", known.join(", "))));
+            }
+            if pairs.iter().any(|(other, _)| *other == name) {
+                return Err(invalid(&name, "repeated", "given more than once"));
+            }
+            pairs.push((name.into_owned(), value.into_owned()));
+        }
+        Ok(Self(pairs))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn pairs(self) -> Vec<(String, String)> {
+        self.0
+    }
+
+    /// `limit`: from 1; more than the maximum is the maximum (Google AIP-158).
+    pub(super) fn limit(&self) -> Result<usize, Problem> {
+        match self.get("limit").map(str::parse::<usize>) {
+            None => Ok(DEFAULT_LIMIT),
+            Some(Ok(limit)) if limit > 0 => Ok(limit.min(MAX_LIMIT)),
+            Some(_) => Err(invalid("limit", "not_a_number", "must be a whole number from 1")),
+        }
+    }
+}
+
+/// A parameter that cannot be used.
+pub(super) fn invalid(name: &str, error: &'static str, detail: impl Into<String>) -> Problem {
+    Problem::field(Code::InvalidParameter, name, error, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_known_and_given_once() {
+        let query = Query::parse("limit=7&cursor=a%2Bb", &["limit", "cursor"]).unwrap();
+        assert_eq!((query.limit().unwrap(), query.get("cursor")), (7, Some("a+b")));
+        assert!(Query::parse("page=1", &["limit"]).is_err());
+        assert!(Query::parse("limit=1&limit=2", &["limit"]).is_err());
+        let limit = |text| Query::parse(text, &["limit"]).unwrap().limit();
+        assert_eq!((limit("").unwrap(), limit("limit=100000").unwrap()), (50, 200));
+        for bad in ["limit=0", "limit=-1", "limit=NaN", "limit="] {
+            assert!(limit(bad).is_err(), "{bad}");
+        }
+    }
+}

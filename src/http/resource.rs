@@ -1,0 +1,180 @@
+//! One resource: a path, and a handler for each method it has.
+//!
+//! The path is matched before the method, so that an unknown URL is a 404 and a wrong method a 405
+//! with `Allow`. HEAD is answered as GET (hyper leaves the body out), OPTIONS with `Allow`.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::header::ALLOW;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use percent_encoding::percent_decode_str;
+use warp::filters::BoxedFilter;
+use warp::path::FullPath;
+use warp::reply::Response;
+use warp::{Filter, Rejection};
+
+use super::body::Body;
+use super::problem::Problem;
+use crate::service::Service;
+
+/// A request for a resource.
+pub(super) struct Call {
+    pub(super) service: Arc<Service>,
+    pub(super) headers: HeaderMap,
+    pub(super) query: String,
+    pub(super) body: Body,
+    params: Vec<String>,
+}
+
+impl Call {
+    /// The path's parameters, decoded, in order.
+    pub(super) fn param(&self, index: usize) -> &str {
+        self.params.get(index).map_or("", String::as_str)
+    }
+}
+
+type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Response, Problem>> + Send + Sync>;
+
+/// A resource in the making.
+pub(super) struct Resource {
+    path: &'static str,
+    methods: Vec<(Method, Handler)>,
+    service: Arc<Service>,
+}
+
+impl Resource {
+    /// `{name}` in the path stands for a parameter.
+    pub(super) fn new(path: &'static str, service: &Arc<Service>) -> Self {
+        Self { path, methods: Vec::new(), service: Arc::clone(service) }
+    }
+
+    pub(super) fn get<F, R>(self, handler: F) -> Self
+    where
+        F: Fn(Call) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Response, Problem>> + Send + 'static,
+    {
+        self.on(Method::GET, handler)
+    }
+
+    pub(super) fn post<F, R>(self, handler: F) -> Self
+    where
+        F: Fn(Call) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Response, Problem>> + Send + 'static,
+    {
+        self.on(Method::POST, handler)
+    }
+
+    fn on<F, R>(mut self, method: Method, handler: F) -> Self
+    where
+        F: Fn(Call) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Response, Problem>> + Send + 'static,
+    {
+        self.methods.push((method, Arc::new(move |call| handler(call).boxed())));
+        self
+    }
+
+    /// The filter that matches the path and answers.
+    pub(super) fn into_filter(self) -> BoxedFilter<(Response,)> {
+        let path = self.path;
+        let this = Arc::new(self);
+        warp::path::full()
+            .and_then(move |full: FullPath| async move {
+                matches(path, full.as_str()).ok_or_else(warp::reject::not_found)
+            })
+            .and(parts())
+            .then(move |params, (method, headers, query, body)| {
+                let this = Arc::clone(&this);
+                async move {
+                    let call = Call { service: Arc::clone(&this.service), headers, query, body, params };
+                    this.answer(&method, call).await.unwrap_or_else(Response::from)
+                }
+            })
+            .boxed()
+    }
+
+    async fn answer(&self, method: &Method, call: Call) -> Result<Response, Problem> {
+        let wanted = if method == Method::HEAD { &Method::GET } else { method };
+        if let Some((_, handler)) = self.methods.iter().find(|(method, _)| method == wanted) {
+            return handler(call).await;
+        }
+        if method == Method::OPTIONS {
+            let mut response = Response::default();
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response.headers_mut().insert(ALLOW, self.allowed());
+            return Ok(response);
+        }
+        Err(Problem::method_not_allowed(self.allowed()))
+    }
+
+    fn allowed(&self) -> HeaderValue {
+        let has_get = self.methods.iter().any(|(method, _)| method == Method::GET);
+        let names = self.methods.iter().map(|(method, _)| method.as_str());
+        let all: Vec<_> = names.chain(has_get.then_some("HEAD")).chain(["OPTIONS"]).collect();
+        HeaderValue::try_from(all.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"))
+    }
+}
+
+/// Answers every request; the body is taken along, so that a client that is sending it can finish.
+pub(super) fn any(
+    answer: impl Fn(Body) -> Response + Clone + Send + Sync + 'static,
+) -> BoxedFilter<(Response,)> {
+    parts().map(move |(_, _, _, body)| answer(body)).boxed()
+}
+
+type Parts = (Method, HeaderMap, String, Body);
+
+fn parts() -> impl Filter<Extract = (Parts,), Error = Rejection> + Clone {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::method().and(warp::header::headers_cloned()).and(query).and(warp::body::stream()).map(
+        |method, headers: HeaderMap, query, stream| {
+            let body = Body::new(stream, &headers);
+            (method, headers, query, body)
+        },
+    )
+}
+
+/// The parameters of `path` if it is of the form `pattern`; a slash at the end makes it another path.
+fn matches(pattern: &str, path: &str) -> Option<Vec<String>> {
+    let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
+    let mut params = Vec::new();
+    loop {
+        match (pattern.next(), path.next()) {
+            (None, None) => return Some(params),
+            (Some(expected), Some(segment)) => {
+                let segment = percent_decode_str(segment).decode_utf8().ok()?;
+                if expected.starts_with('{') && !segment.is_empty() {
+                    params.push(segment.into_owned());
+                } else if expected != segment {
+                    return None;
+                }
+            }
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_match_whole_and_decoded() {
+        let job = "/v1/jobs/{id}";
+        assert_eq!(matches(job, "/v1/jobs/job_1"), Some(vec!["job_1".to_owned()]));
+        assert_eq!(matches(job, "/v1/jobs/job%5F1"), Some(vec!["job_1".to_owned()]));
+        assert_eq!(matches("/", "/"), Some(Vec::new()));
+        for other in [
+            "/v1/jobs",
+            "/v1/jobs/",
+            "/v1/jobs/a/b",
+            "/v1/jobs/a/",
+            "/v2/jobs/a",
+            "/v1/jobs/%ff",
+            "//v1/jobs/a",
+        ] {
+            assert_eq!(matches(job, other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Where to start, whether the service is well, and what its problems mean.
+
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+use serde::Serialize;
+use warp::reply::Response;
+
+use super::jobs::json;
+use super::problem::{CATALOGUE, Code, Problem};
+use super::resource::Call;
+use crate::service::ServiceError;
+use crate::service::view::{LinkBuilder, Links};
+
+#[derive(Serialize)]
+struct Root {
+    name: &'static str,
+    version: &'static str,
+    #[serde(rename = "_links")]
+    links: Links,
+}
+
+/// `GET /`
+pub(super) async fn links(call: Call) -> Result<Response, Problem> {
+    let links = LinkBuilder::new(&call.service.settings().base_url)
+        .get("self", "/")
+        .get("jobs", "/v1/jobs")
+        .get("job", "/v1/jobs/{id}")
+        .post("create", "/v1/jobs")
+        .get("events", "/v1/events")
+        .get("live", "/health/live")
+        .get("ready", "/health/ready");
+    Ok(json(&Root { name: "darkroom", version: env!("CARGO_PKG_VERSION"), links: links.build() }))
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+}
+
+/// `GET /health/live`: the process answers.
+pub(super) async fn live(_: Call) -> Result<Response, Problem> {
+    Ok(json(&Health { status: "live" }))
+}
+
+/// `GET /health/ready`: jobs are taken in.
+pub(super) async fn ready(call: Call) -> Result<Response, Problem> {
+    if !call.service.is_ready() {
+        return Err(ServiceError::Stopping.into());
+    }
+    // The store is asked something, so that a store that hangs or fails shows.
+    call.service.next_due().await?;
+    Ok(json(&Health { status: "ready" }))
+}
+
+/// `GET /problems/{code}`: what a problem document's `type` leads to.
+pub(super) async fn problem(call: Call) -> Result<Response, Problem> {
+    let row = CATALOGUE.iter().find(|row| row.slug == call.param(0));
+    let row = row.ok_or_else(|| Problem::of(Code::NotFound).with_detail("there is no such problem"))?;
+    let page = format!("{}\n\n{}\n{}\n", row.status, row.title, row.advice);
+    let mut response = Response::new(page.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    Ok(response)
+}

@@ -1,0 +1,266 @@
+//! Pictures in, artifacts out: probe, decode, orient, convert to sRGB, resize, encode.
+//!
+//! Everything here is a pure function over bytes. Nothing reads a clock or a file name; whoever calls
+//! [`render`] hears of each step and may stop it there. [`Pool`] holds the threads this work belongs on.
+
+use std::fmt;
+use std::io::{self, BufRead, Cursor, Seek};
+use std::ops::ControlFlow;
+
+use image::metadata::Orientation;
+
+use crate::domain::image::{Format, Limits, Variant};
+
+mod cmyk;
+mod colour;
+mod container;
+mod decode;
+mod encode;
+#[cfg(test)]
+mod fixtures;
+mod gif;
+mod jpeg;
+mod optimize;
+mod png;
+mod pool;
+mod resize;
+mod sniff;
+mod strip;
+#[cfg(test)]
+mod tests;
+mod webp;
+
+pub use pool::Pool;
+
+/// What the header of a picture says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// The format, by its magic bytes.
+    pub format: Format,
+    /// Pixels from left to right as displayed, that is with the EXIF orientation applied.
+    pub width: u32,
+    /// Pixels from top to bottom as displayed.
+    pub height: u32,
+}
+
+/// One finished artifact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// The variant's name.
+    pub name: String,
+    /// The format it is encoded in.
+    pub format: Format,
+    /// Pixels from left to right as displayed.
+    pub width: u32,
+    /// Pixels from top to bottom as displayed.
+    pub height: u32,
+    /// The whole file.
+    pub bytes: Vec<u8>,
+}
+
+/// What a rendering is about to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading the pixels of the input.
+    Decode,
+    /// Making a smaller picture.
+    Resize,
+    /// Writing an artifact; told again for each further try at fewer bytes.
+    Encode,
+}
+
+impl Stage {
+    /// The stage's name in events and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Resize => "resize",
+            Self::Encode => "encode",
+        }
+    }
+}
+
+/// A step of a rendering, in the order in which they happen.
+#[derive(Debug)]
+pub enum Step {
+    /// The stage begins.
+    Stage(Stage),
+    /// An artifact is finished.
+    Artifact(Rendered),
+}
+
+/// The limit that a picture exceeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SizeLimit {
+    /// The longer side, in pixels.
+    Side(u32),
+    /// Width × height.
+    Pixels(u64),
+}
+
+impl fmt::Display for SizeLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Side(limit) => write!(f, "at most {limit} pixels a side are accepted"),
+            Self::Pixels(limit) => write!(f, "at most {limit} pixels in all are accepted"),
+        }
+    }
+}
+
+/// Why there is no picture to work with, or why the work ended early.
+#[derive(thiserror::Error, Debug)]
+pub enum ImagingError {
+    /// Not one of the formats that are read.
+    #[error("{}", unsupported(*.detected))]
+    Unsupported {
+        /// What it is, where the first bytes tell.
+        detected: Option<&'static str>,
+    },
+    /// More pixels than the limits allow.
+    #[error("the picture is too large: {width} × {height} pixels; {limit}")]
+    TooLarge {
+        /// As stored.
+        width: u32,
+        /// As stored.
+        height: u32,
+        /// The limit it exceeds.
+        limit: SizeLimit,
+    },
+    /// The file ends before the picture does.
+    #[error("the picture is cut short: {detail}")]
+    Truncated {
+        /// Where.
+        detail: String,
+    },
+    /// Damaged, contradictory, or made in a way that is not read.
+    #[error("the picture cannot be decoded: {detail}")]
+    Undecodable {
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The caller asked to stop.
+    #[error("the work on the picture was stopped")]
+    Stopped,
+    /// The picture set off a defect in the imaging code.
+    #[error("the picture could not be processed because of an internal error")]
+    Panicked,
+    /// The source could not be read.
+    #[error("the picture could not be read")]
+    Io(#[from] io::Error),
+}
+
+impl ImagingError {
+    fn undecodable(detail: impl Into<String>) -> Self {
+        Self::Undecodable { detail: detail.into() }
+    }
+}
+
+fn unsupported(detected: Option<&'static str>) -> String {
+    match detected {
+        Some(what) => format!("the file is {what}; JPEG, PNG, WebP and GIF pictures are accepted"),
+        None => "the file is not a JPEG, PNG, WebP or GIF picture".to_owned(),
+    }
+}
+
+/// Reads header and container structure, from the source's start, and decodes no pixels.
+///
+/// Takes constant memory, whatever the header claims.
+///
+/// # Errors
+///
+/// Refuses by name what is no JPEG, PNG, WebP or GIF, what exceeds `limits`, and what is structurally
+/// truncated or corrupt.
+pub fn probe<R: BufRead + Seek>(source: &mut R, limits: &Limits) -> Result<Probe, ImagingError> {
+    let header = container::walk(source, limits, &mut |_| ())?;
+    let (width, height) = header.displayed_size();
+    Ok(Probe { format: header.format, width, height })
+}
+
+/// Makes each of `variants` of the picture in `input`, small ones first, as they are soonest done.
+///
+/// `report` is called before each stage and with each finished artifact; where it breaks, the work ends.
+///
+/// # Errors
+///
+/// Everything that [`probe`] refuses, pictures whose pixels cannot be decoded, and
+/// [`ImagingError::Stopped`] when `report` breaks.
+pub fn render(
+    input: &[u8],
+    variants: &[Variant],
+    limits: &Limits,
+    report: &mut dyn FnMut(Step) -> ControlFlow<()>,
+) -> Result<(), ImagingError> {
+    if variants.is_empty() {
+        return Ok(());
+    }
+    let mut reporter = Reporter { report };
+    // The caller's own probe is not relied on: decoders show truncated pictures with a grey rest and
+    // allocate what headers claim.
+    let header = container::walk(&mut Cursor::new(input), limits, &mut |_| ())?;
+    reporter.stage(Stage::Decode)?;
+    let picture = decode::decode(input, &header, limits)?;
+    render_sized(&picture, variants, &mut reporter)?;
+    for variant in variants.iter().filter(|variant| variant.width.is_none()) {
+        let (format, bytes) = optimize::optimize(input, &header, &picture, limits, &mut reporter)?;
+        let (width, height) = header.displayed_size();
+        reporter.artifact(Rendered { name: variant.name.clone(), format, width, height, bytes })?;
+    }
+    Ok(())
+}
+
+/// The variants with a width, biggest first, so that each can be made from a bigger one.
+fn render_sized(
+    picture: &decode::Picture,
+    variants: &[Variant],
+    reporter: &mut Reporter<'_>,
+) -> Result<(), ImagingError> {
+    let mut sized: Vec<_> = variants.iter().filter(|variant| variant.width.is_some()).collect();
+    if sized.is_empty() {
+        return Ok(());
+    }
+    sized.sort_by_key(|variant| std::cmp::Reverse(variant.width));
+    let mut pyramid = resize::Pyramid::new(&picture.pixels);
+    for variant in sized {
+        let (width, height) = variant.size(picture.pixels.width(), picture.pixels.height());
+        reporter.stage(Stage::Resize)?;
+        let pixels = pyramid.level(width, height)?;
+        reporter.stage(Stage::Encode)?;
+        let (format, bytes) = encode::sized(pixels)?;
+        reporter.artifact(Rendered { name: variant.name.clone(), format, width, height, bytes })?;
+    }
+    Ok(())
+}
+
+/// Tells the caller of each step and turns its break into an error.
+struct Reporter<'a> {
+    report: &'a mut dyn FnMut(Step) -> ControlFlow<()>,
+}
+
+impl Reporter<'_> {
+    fn stage(&mut self, stage: Stage) -> Result<(), ImagingError> {
+        self.step(Step::Stage(stage))
+    }
+
+    fn artifact(&mut self, artifact: Rendered) -> Result<(), ImagingError> {
+        self.step(Step::Artifact(artifact))
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), ImagingError> {
+        match (self.report)(step) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(ImagingError::Stopped),
+        }
+    }
+}
+
+/// Whether applying `orientation` exchanges width and height.
+fn swaps_sides(orientation: Orientation) -> bool {
+    matches!(
+        orientation,
+        Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH
+    )
+}

@@ -1,0 +1,136 @@
+//! Pixels: decoded, in sRGB, and the right way up.
+
+use std::io::Cursor;
+
+use image::codecs::gif::GifDecoder;
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::metadata::Orientation;
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, RgbImage};
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use super::container::Header;
+use super::{ImagingError, cmyk, colour, jpeg};
+use crate::domain::image::{Format, Limits};
+
+/// The most that a decoded pixel takes: four samples of 16 bits.
+const BYTES_PER_PIXEL: u64 = 8;
+
+/// A picture as it is to be displayed: oriented, in sRGB, with an alpha channel only if it is used.
+pub(super) struct Picture {
+    pub(super) pixels: DynamicImage,
+    /// Whether these are other colours than those that are stored.
+    pub(super) converted: bool,
+    /// Whether these pixels lie elsewhere than those that are stored.
+    pub(super) turned: bool,
+}
+
+/// Decodes the picture, or the first frame of an animation.
+pub(super) fn decode(input: &[u8], header: &Header, limits: &Limits) -> Result<Picture, ImagingError> {
+    let cursor = Cursor::new(input);
+    let (pixels, converted) = match header.format {
+        Format::Jpeg => decode_jpeg(input, header)?,
+        Format::Png => {
+            let mut allowed = image::Limits::no_limits();
+            // Compressed profiles and texts expand too.
+            allowed.max_alloc = Some(limits.max_pixels.saturating_mul(BYTES_PER_PIXEL));
+            decode_other(PngDecoder::with_limits(cursor, allowed), header)?
+        }
+        Format::WebP => decode_other(WebPDecoder::new(cursor), header)?,
+        Format::Gif => decode_other(GifDecoder::new(cursor), header)?,
+    };
+    let mut pixels = without_idle_alpha(pixels);
+    pixels.apply_orientation(header.orientation);
+    Ok(Picture { pixels, converted, turned: header.orientation != Orientation::NoTransforms })
+}
+
+fn decode_other<D: ImageDecoder>(
+    decoder: Result<D, ImageError>,
+    header: &Header,
+) -> Result<(DynamicImage, bool), ImagingError> {
+    let mut decoder = decoder.map_err(|error| undecodable(header, &error))?;
+    // The decoder allocates by its own reading of the header, without a limit.
+    if decoder.dimensions() != (header.width, header.height) {
+        return Err(contradictory());
+    }
+    let profile = decoder.icc_profile().unwrap_or_default();
+    let mut pixels = DynamicImage::from_decoder(decoder).map_err(|error| undecodable(header, &error))?;
+    let converted = profile.is_some_and(|profile| colour::to_srgb(&mut pixels, &profile));
+    Ok((pixels, converted))
+}
+
+/// JPEG straight from its decoder, as only there CMYK comes out as stored.
+fn decode_jpeg(input: &[u8], header: &Header) -> Result<(DynamicImage, bool), ImagingError> {
+    let failed = |error: DecodeErrors| undecodable(header, &error);
+    let options = DecoderOptions::default()
+        .set_strict_mode(false)
+        .set_max_width(usize::from(u16::MAX))
+        .set_max_height(usize::from(u16::MAX))
+        .jpeg_set_max_scans(jpeg::MAX_SCANS);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(input), options);
+    decoder.decode_headers().map_err(failed)?;
+    let size = decoder.dimensions().map(|(width, height)| (u32::try_from(width), u32::try_from(height)));
+    if size != Some((Ok(header.width), Ok(header.height))) {
+        return Err(contradictory());
+    }
+    let stored = decoder.input_colorspace().unwrap_or(ColorSpace::YCbCr);
+    let wanted = match stored {
+        ColorSpace::Luma | ColorSpace::CMYK | ColorSpace::YCCK => stored,
+        _ => ColorSpace::RGB,
+    };
+    decoder.set_options(options.jpeg_set_out_colorspace(wanted));
+    let profile = decoder.icc_profile();
+    let mut samples = decoder.decode().map_err(failed)?;
+    if matches!(wanted, ColorSpace::CMYK | ColorSpace::YCCK) {
+        if wanted == ColorSpace::YCCK {
+            cmyk::ink_from_ycck(&mut samples);
+        } else {
+            cmyk::ink_from_cmyk(&mut samples, header.adobe);
+        }
+        return Ok((rgb_image(header, cmyk::ink_to_rgb(&samples, profile.as_deref()))?, true));
+    }
+    let mut pixels = if wanted == ColorSpace::Luma {
+        GrayImage::from_raw(header.width, header.height, samples).ok_or_else(contradictory)?.into()
+    } else {
+        rgb_image(header, samples)?
+    };
+    let converted = profile.is_some_and(|profile| colour::to_srgb(&mut pixels, &profile));
+    Ok((pixels, converted))
+}
+
+fn rgb_image(header: &Header, samples: Vec<u8>) -> Result<DynamicImage, ImagingError> {
+    let image = RgbImage::from_raw(header.width, header.height, samples).ok_or_else(contradictory)?;
+    Ok(image.into())
+}
+
+/// Drops an alpha channel that is opaque everywhere.
+fn without_idle_alpha(pixels: DynamicImage) -> DynamicImage {
+    let idle = match &pixels {
+        DynamicImage::ImageLumaA8(image) => image.pixels().all(|pixel| pixel[1] == u8::MAX),
+        DynamicImage::ImageRgba8(image) => image.pixels().all(|pixel| pixel[3] == u8::MAX),
+        DynamicImage::ImageLumaA16(image) => image.pixels().all(|pixel| pixel[1] == u16::MAX),
+        DynamicImage::ImageRgba16(image) => image.pixels().all(|pixel| pixel[3] == u16::MAX),
+        _ => false,
+    };
+    match pixels {
+        DynamicImage::ImageLumaA8(_) if idle => pixels.into_luma8().into(),
+        DynamicImage::ImageRgba8(_) if idle => pixels.into_rgb8().into(),
+        DynamicImage::ImageLumaA16(_) if idle => pixels.into_luma16().into(),
+        DynamicImage::ImageRgba16(_) if idle => pixels.into_rgb16().into(),
+        _ => pixels,
+    }
+}
+
+fn contradictory() -> ImagingError {
+    ImagingError::undecodable("its header contradicts its picture data")
+}
+
+/// The codec's own words are for the log: they speak of its insides.
+fn undecodable(header: &Header, error: &dyn std::error::Error) -> ImagingError {
+    tracing::debug!(format = ?header.format, error = %error, "the decoder gave up");
+    ImagingError::undecodable("its picture data is damaged")
+}

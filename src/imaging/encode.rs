@@ -1,0 +1,146 @@
+//! Pixels to files.
+
+use std::time::Duration;
+
+use image::DynamicImage;
+use jpeg_encoder::{ChromaSubsamplingMethod, ColorType as JpegColour, Encoder as FastJpeg, SamplingFactor};
+use mozjpeg_rs::{Encoder as SmallJpeg, Preset};
+use oxipng::{BitDepth, ColorType as PngColour, IndexSet, Options, PngError, RawImage, StripChunks};
+
+use super::ImagingError;
+use super::png::PICTURE_CHUNKS;
+use crate::domain::image::Format;
+
+/// Where more costs many bytes and shows nothing.
+pub(super) const QUALITY: u8 = 80;
+
+/// A picture with transparency as PNG, any other as JPEG, soon rather than as small as can be.
+pub(super) fn sized(pixels: &DynamicImage) -> Result<(Format, Vec<u8>), ImagingError> {
+    if let (false, Ok(width), Ok(height)) =
+        (pixels.color().has_alpha(), u16::try_from(pixels.width()), u16::try_from(pixels.height()))
+    {
+        Ok((Format::Jpeg, fast_jpeg(pixels, width, height)?))
+    } else {
+        // JPEG has no transparency, and no side of more than 65 535 pixels.
+        Ok((Format::Png, png(pixels, PngEffort::Fast)?))
+    }
+}
+
+fn fast_jpeg(pixels: &DynamicImage, width: u16, height: u16) -> Result<Vec<u8>, ImagingError> {
+    let mut bytes = Vec::new();
+    let mut encoder = FastJpeg::new(&mut bytes, QUALITY);
+    encoder.set_sampling_factor(SamplingFactor::F_2_2);
+    encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
+    match pixels {
+        DynamicImage::ImageLuma8(image) => encoder.encode(image, width, height, JpegColour::Luma),
+        _ => encoder.encode(&pixels.to_rgb8(), width, height, JpegColour::Rgb),
+    }
+    .map_err(|error| failed(&error))?;
+    Ok(bytes)
+}
+
+/// A JPEG as small as trellis quantization makes it, at ten times the work.
+pub(super) fn small_jpeg(pixels: &DynamicImage, quality: u8) -> Result<Vec<u8>, ImagingError> {
+    let encoder = SmallJpeg::new(Preset::BaselineBalanced).quality(quality);
+    let (width, height) = (pixels.width(), pixels.height());
+    match pixels {
+        DynamicImage::ImageLuma8(image) => encoder.encode_gray(image, width, height),
+        DynamicImage::ImageRgb8(image) => encoder.encode_rgb(image, width, height),
+        _ => encoder.encode_rgb(&pixels.to_rgb8(), width, height),
+    }
+    .map_err(|error| failed(&error))
+}
+
+/// How long a PNG may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PngEffort {
+    Fast,
+    Small,
+}
+
+impl PngEffort {
+    /// A large picture gets less for each pixel: `Small` takes about 0.6 s per million of them, and its
+    /// timeout does not interrupt a compression that has begun. 16 million take the timeout's ten seconds.
+    pub(super) fn at_full_size(pixels: &DynamicImage) -> Self {
+        const MOST: u64 = 16_000_000;
+        if u64::from(pixels.width()) * u64::from(pixels.height()) > MOST { Self::Fast } else { Self::Small }
+    }
+
+    fn options(self) -> Options {
+        let preset = match self {
+            Self::Fast => 0,
+            Self::Small => 1,
+        };
+        Options {
+            // Else it returns its input with all metadata when it finds nothing smaller.
+            force: true,
+            strip: StripChunks::Keep(IndexSet::from_iter(PICTURE_CHUNKS)),
+            // What it has found until then is used.
+            timeout: Some(Duration::from_secs(10)),
+            ..Options::from_preset(preset)
+        }
+    }
+}
+
+/// A PNG in the smallest colour type that holds all of the pixels.
+pub(super) fn png(pixels: &DynamicImage, effort: PngEffort) -> Result<Vec<u8>, ImagingError> {
+    let grey = PngColour::Grayscale { transparent_shade: None };
+    let rgb = PngColour::RGB { transparent_color: None };
+    let (colour, depth, samples) = match pixels {
+        DynamicImage::ImageLuma8(image) => (grey, BitDepth::Eight, image.to_vec()),
+        DynamicImage::ImageLumaA8(image) => (PngColour::GrayscaleAlpha, BitDepth::Eight, image.to_vec()),
+        DynamicImage::ImageRgb8(image) => (rgb, BitDepth::Eight, image.to_vec()),
+        DynamicImage::ImageLuma16(image) => (grey, BitDepth::Sixteen, big_endian(image)),
+        DynamicImage::ImageLumaA16(image) => {
+            (PngColour::GrayscaleAlpha, BitDepth::Sixteen, big_endian(image))
+        }
+        DynamicImage::ImageRgb16(image) => (rgb, BitDepth::Sixteen, big_endian(image)),
+        DynamicImage::ImageRgba16(image) => (PngColour::RGBA, BitDepth::Sixteen, big_endian(image)),
+        _ => (PngColour::RGBA, BitDepth::Eight, pixels.to_rgba8().into_raw()),
+    };
+    RawImage::new(pixels.width(), pixels.height(), colour, depth, samples)
+        .and_then(|image| image.create_optimized_png(&effort.options()))
+        .map_err(|error| failed(&error))
+}
+
+fn big_endian(samples: &[u16]) -> Vec<u8> {
+    samples.iter().flat_map(|sample| sample.to_be_bytes()).collect()
+}
+
+/// The same PNG in fewer bytes, without its metadata.
+pub(super) fn smaller_png(input: &[u8], effort: PngEffort) -> Result<Vec<u8>, PngError> {
+    oxipng::optimize_from_memory(input, &effort.options())
+}
+
+/// The longest side a WebP bitstream can have.
+#[cfg(feature = "webp")]
+pub(super) const WEBP_MAX_SIDE: u32 = 16_383;
+
+/// A lossy WebP, of sides up to [`WEBP_MAX_SIDE`].
+#[cfg(feature = "webp")]
+pub(super) fn webp(pixels: &DynamicImage, quality: u8) -> Result<Vec<u8>, ImagingError> {
+    let (width, height) = (pixels.width(), pixels.height());
+    let quality = f32::from(quality);
+    let encoded = match pixels {
+        DynamicImage::ImageRgb8(image) => {
+            ::webp::Encoder::from_rgb(image, width, height).encode_simple(false, quality)
+        }
+        _ => ::webp::Encoder::from_rgba(&pixels.to_rgba8(), width, height).encode_simple(false, quality),
+    };
+    match encoded {
+        Ok(bytes) => Ok(bytes.to_vec()),
+        Err(error) => {
+            tracing::warn!(?error, "the encoder gave up");
+            Err(not_encoded())
+        }
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ImagingError {
+    tracing::warn!(error = %error, "the encoder gave up");
+    not_encoded()
+}
+
+fn not_encoded() -> ImagingError {
+    ImagingError::undecodable("it could not be encoded")
+}

@@ -1,0 +1,127 @@
+//! The walk through a PNG: chunks from IHDR to IEND.
+
+use std::io::{BufRead, Seek};
+
+use super::ImagingError;
+use super::container::{Header, Part, Role, Source, Visit, check_size, orientation};
+use crate::domain::image::{Format, Limits};
+
+/// The chunks that decide what a picture looks like.
+///
+/// Not among them: background and physical size, which no browser heeds.
+pub(super) const PICTURE_CHUNKS: [[u8; 4]; 14] = [
+    *b"IHDR", *b"PLTE", *b"IDAT", *b"IEND", *b"tRNS", *b"gAMA", *b"cHRM", *b"sRGB", *b"cICP", *b"mDCV",
+    *b"cLLI", *b"acTL", *b"fcTL", *b"fdAT",
+];
+
+const SIGNATURE_LENGTH: u64 = 8;
+const CRC_LENGTH: u64 = 4;
+
+pub(super) fn walk<R: BufRead + Seek>(
+    source: &mut Source<'_, R>,
+    limits: &Limits,
+    visit: Visit<'_>,
+) -> Result<Header, ImagingError> {
+    source.skip(SIGNATURE_LENGTH)?;
+    let size = image_header(source)?;
+    check_size(size, limits)?;
+    visit(Part { role: Role::Picture, range: 0..source.position() });
+    let mut header = Header::new(Format::Png, size);
+    let mut has_data = false;
+    loop {
+        let start = source.position();
+        let length = u64::from(u32::from_be_bytes(source.array()?));
+        let kind: [u8; 4] = source.array()?;
+        match &kind {
+            b"eXIf" => header.orientation = orientation(&source.block(length)?).unwrap_or(header.orientation),
+            _ => source.skip(length)?,
+        }
+        source.skip(CRC_LENGTH)?;
+        visit(Part { role: role(kind), range: start..source.position() });
+        match &kind {
+            b"IDAT" => has_data = true,
+            // After the first data it would not make the picture an animation.
+            b"acTL" => header.animated |= !has_data,
+            b"IEND" if has_data => return Ok(header),
+            b"IEND" => return Err(ImagingError::undecodable("the PNG file holds no picture data")),
+            _ => {}
+        }
+    }
+}
+
+fn role(kind: [u8; 4]) -> Role {
+    if kind == *b"iCCP" {
+        Role::Profile
+    } else if PICTURE_CHUNKS.contains(&kind) {
+        Role::Picture
+    } else {
+        Role::Metadata
+    }
+}
+
+/// Width and height from IHDR, which must come first and be in order.
+fn image_header<R: BufRead + Seek>(source: &mut Source<'_, R>) -> Result<(u32, u32), ImagingError> {
+    let length = u32::from_be_bytes(source.array()?);
+    let kind: [u8; 4] = source.array()?;
+    if kind != *b"IHDR" || length != 13 {
+        return Err(ImagingError::undecodable("the PNG file does not start with its header"));
+    }
+    let width = u32::from_be_bytes(source.array()?);
+    let height = u32::from_be_bytes(source.array()?);
+    let [depth, colour, compression, filter, interlace] = source.array()?;
+    source.skip(CRC_LENGTH)?;
+    let depth_fits = match colour {
+        0 => matches!(depth, 1 | 2 | 4 | 8 | 16),
+        3 => matches!(depth, 1 | 2 | 4 | 8),
+        2 | 4 | 6 => matches!(depth, 8 | 16),
+        _ => false,
+    };
+    if !depth_fits || compression != 0 || filter != 0 || interlace > 1 {
+        return Err(ImagingError::undecodable("its PNG header is malformed"));
+    }
+    Ok((width, height))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imaging::fixtures::{
+        assert_every_cut_is_found, exif, holed, picture, png, probed, with_chunks,
+    };
+
+    #[test]
+    fn every_cut_is_found() {
+        assert_every_cut_is_found(&png(holed(24, 16)));
+        assert_every_cut_is_found(&with_chunks(
+            png(picture(24, 16)),
+            &[(b"eXIf", &exif(6)), (b"tEXt", b"a\0b")],
+        ));
+    }
+
+    #[test]
+    fn size_is_checked_before_anything_else() {
+        let sized = |width: u32, height: u32| {
+            let mut bytes = png(picture(4, 4));
+            bytes[16..20].copy_from_slice(&width.to_be_bytes());
+            bytes[20..24].copy_from_slice(&height.to_be_bytes());
+            bytes.truncate(40);
+            probed(&bytes).unwrap_err()
+        };
+        assert!(matches!(sized(100_000, 100_000), ImagingError::TooLarge { width: 100_000, .. }));
+        assert!(matches!(sized(u32::MAX, u32::MAX), ImagingError::TooLarge { height: u32::MAX, .. }));
+        assert!(matches!(sized(0, 7), ImagingError::Undecodable { .. }));
+        assert!(matches!(sized(4, 4), ImagingError::Truncated { .. }));
+    }
+
+    #[test]
+    fn header_and_data_must_be_there() {
+        let whole = png(picture(4, 4));
+        let without_header = [&whole[..8], &whole[33..]].concat();
+        assert!(matches!(probed(&without_header), Err(ImagingError::Undecodable { .. })));
+        let without_data = [&whole[..33], &whole[whole.len() - 12..]].concat();
+        assert!(matches!(probed(&without_data), Err(ImagingError::Undecodable { .. })));
+        let mut odd_depth = whole;
+        odd_depth[24] = 3;
+        assert!(matches!(probed(&odd_depth), Err(ImagingError::Undecodable { .. })));
+    }
+}

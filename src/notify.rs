@@ -1,0 +1,3 @@
+//! Telling the outside what happened to a job.
+
+pub mod webhook;

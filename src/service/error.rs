@@ -1,0 +1,109 @@
+//! What a use-case refuses, typed by what the caller must do. The HTTP status is decided in `http/problem.rs`.
+
+use std::io;
+
+use crate::domain::job::JobError;
+pub use crate::imaging::ImagingError;
+use crate::notify::webhook::guard::Refused;
+use crate::store::StoreError;
+
+/// One thing that is wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// Which part or field.
+    pub field: String,
+    /// A stable name of what is wrong.
+    pub code: &'static str,
+    /// What is wrong, for a person.
+    pub detail: String,
+}
+
+/// Why a use-case was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// As many jobs wait as may wait.
+    #[error("{capacity} jobs are waiting, which is as many as may wait")]
+    QueueFull {
+        /// How many may wait.
+        capacity: u64,
+    },
+    /// The service is stopping.
+    #[error("the service is stopping and takes no new jobs")]
+    Stopping,
+    /// The request's fields are wrong.
+    #[error("the request has invalid fields")]
+    Invalid(Vec<FieldError>),
+    /// The callback URL is not one that callbacks may go to.
+    #[error("{0}")]
+    CallbackRefused(#[from] Refused),
+    /// The callback URL's host does not resolve.
+    #[error("the host {host} of callback_url does not resolve")]
+    CallbackUnresolvable {
+        /// The host.
+        host: String,
+    },
+    /// The picture is not one, or too much of one.
+    #[error(transparent)]
+    Image(#[from] ImagingError),
+    /// The media type that the client named is not what the bytes are.
+    #[error("the request says {claimed}, and the bytes are {detected}")]
+    MediaTypeMismatch {
+        /// What the client said.
+        claimed: String,
+        /// What the bytes are.
+        detected: &'static str,
+    },
+    /// The picture has more bytes than allowed.
+    #[error("the picture exceeds {limit} bytes")]
+    PayloadTooLarge {
+        /// How many are allowed.
+        limit: u64,
+    },
+    /// The idempotency key stood for another payload.
+    #[error("this Idempotency-Key was used with another payload")]
+    IdempotencyKeyReused,
+    /// The request that first used the idempotency key is still being received.
+    #[error("a request with this Idempotency-Key is being received at this moment")]
+    IdempotencyKeyInFlight,
+    /// There is no such thing, or not for this client.
+    #[error("there is no such {what}")]
+    NotFound {
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// The disk is full.
+    #[error("there is no room left to store the picture")]
+    StorageFull,
+    /// A fault of ours.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// A fault of ours.
+    #[error("a file could not be read or written")]
+    Io(#[source] io::Error),
+}
+
+impl From<io::Error> for ServiceError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::StorageFull,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// How a failed try reads in the job. The codes are those of the problem documents.
+pub(super) fn job_error(error: &ImagingError) -> JobError {
+    let (code, title, retryable) = match error {
+        ImagingError::Unsupported { .. } => {
+            ("unsupported-media-type", "The picture's format is not supported", false)
+        }
+        ImagingError::TooLarge { .. } => ("image-too-large", "The picture is too large", false),
+        ImagingError::Truncated { .. } | ImagingError::Undecodable { .. } => {
+            ("image-undecodable", "The picture cannot be decoded", false)
+        }
+        ImagingError::Stopped | ImagingError::Panicked | ImagingError::Io(_) => {
+            ("processing-failed", "The picture could not be processed", true)
+        }
+    };
+    JobError { code: code.to_owned(), title: title.to_owned(), detail: error.to_string(), retryable }
+}

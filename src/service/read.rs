@@ -1,0 +1,118 @@
+//! What can be looked at. Another client's things are not there.
+
+use tokio::fs::File;
+
+use super::{Service, ServiceError, view};
+use crate::blobs::ORIGINAL;
+use crate::domain::client::ClientId;
+use crate::domain::delivery::{Attempt, Delivery};
+use crate::domain::event::Event;
+use crate::domain::id::{DeliveryId, JobId};
+use crate::domain::image::Format;
+use crate::domain::job::Job;
+pub use crate::store::{JobQuery, NextDue};
+
+/// A stored picture, opened.
+pub struct OpenArtifact {
+    /// Its bytes.
+    pub file: File,
+    /// How many.
+    pub bytes: u64,
+    /// Their format.
+    pub format: Format,
+    /// SHA-256 (FIPS 180-4) of them.
+    pub sha256: [u8; 32],
+}
+
+/// A page of a list, and where the next begins.
+pub struct Page {
+    /// The jobs, newest first.
+    pub jobs: Vec<Job>,
+    /// The last of them, when there are more.
+    pub next: Option<JobId>,
+}
+
+impl Service {
+    /// The job of this id.
+    pub async fn job(&self, client: &ClientId, id: JobId) -> Result<Job, ServiceError> {
+        let job = self.store.job(id).await?.filter(|job| &job.client == client);
+        job.ok_or(ServiceError::NotFound { what: "job" })
+    }
+
+    /// A job as clients see it, with its live progress.
+    #[must_use]
+    pub fn view_job(&self, job: &Job) -> view::JobView {
+        view::JobView::new(job, &self.settings.base_url, self.progress_of(job.id))
+    }
+
+    /// A page of jobs.
+    pub async fn jobs(&self, query: JobQuery) -> Result<Page, ServiceError> {
+        let limit = query.limit;
+        // One more than asked for tells whether there is a next page.
+        let mut jobs = self.store.jobs(JobQuery { limit: limit.saturating_add(1), ..query }).await?;
+        let more = jobs.len() > limit;
+        jobs.truncate(limit);
+        let next = jobs.last().filter(|_| more).map(|job| job.id);
+        Ok(Page { jobs, next })
+    }
+
+    /// Opens the original or an artifact of a job.
+    pub async fn artifact(
+        &self,
+        client: &ClientId,
+        id: JobId,
+        name: &str,
+    ) -> Result<OpenArtifact, ServiceError> {
+        const NOT_FOUND: ServiceError = ServiceError::NotFound { what: "artifact" };
+        let job = self.job(client, id).await?;
+        let (format, sha256) = if name == ORIGINAL {
+            (job.input.format, job.input.sha256)
+        } else {
+            let artifact = job.artifacts.iter().find(|artifact| artifact.name == name).ok_or(NOT_FOUND)?;
+            (artifact.format, artifact.sha256)
+        };
+        // The name is one that the job has, so it can be no path of the client's making.
+        let (file, bytes) = self.blobs.get(id, name).await?;
+        Ok(OpenArtifact { file, bytes, format, sha256 })
+    }
+
+    /// The deliveries of a job, oldest first.
+    pub async fn deliveries_of(&self, client: &ClientId, job: JobId) -> Result<Vec<Delivery>, ServiceError> {
+        self.job(client, job).await?;
+        Ok(self.store.deliveries_of(job).await?)
+    }
+
+    /// The delivery of this id.
+    pub async fn delivery(&self, client: &ClientId, id: DeliveryId) -> Result<Delivery, ServiceError> {
+        const NOT_FOUND: ServiceError = ServiceError::NotFound { what: "delivery" };
+        let delivery = self.store.delivery(id).await?.ok_or(NOT_FOUND)?;
+        self.job(client, delivery.job_id).await.map_err(|error| match error {
+            ServiceError::NotFound { .. } => NOT_FOUND,
+            other => other,
+        })?;
+        Ok(delivery)
+    }
+
+    /// The attempts of a delivery, oldest first.
+    pub async fn attempts_of(&self, client: &ClientId, id: DeliveryId) -> Result<Vec<Attempt>, ServiceError> {
+        self.delivery(client, id).await?;
+        Ok(self.store.attempts_of(id).await?)
+    }
+
+    /// Up to `limit` events after `after`, in the order of the log.
+    pub async fn events_after(
+        &self,
+        client: &ClientId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, ServiceError> {
+        let mut events = self.store.events_after(after, limit).await?;
+        events.retain(|event| &event.job.client == client);
+        Ok(events)
+    }
+
+    /// When there is next something to claim.
+    pub async fn next_due(&self) -> Result<NextDue, ServiceError> {
+        Ok(self.store.next_due().await?)
+    }
+}

@@ -1,0 +1,337 @@
+//! Accepting a job: check everything, make the picture durable, then commit.
+
+use std::io::BufReader;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use super::error::FieldError;
+use super::intake::Slot;
+use super::{Service, ServiceError};
+use crate::blobs::{Blobs, ORIGINAL};
+pub use crate::blobs::{Received, Upload};
+use crate::clock::entropy;
+use crate::domain::client::ClientId;
+use crate::domain::event::EventKind;
+use crate::domain::id::JobId;
+use crate::domain::image::Variant;
+use crate::domain::job::{Callback, Input, Job, NewJob};
+use crate::domain::secret::SigningSecret;
+use crate::imaging::{self, Probe};
+use crate::notify::webhook::guard::ResolveError;
+use crate::store::{Idempotency, Store, StoreError, Submission, Submitted};
+
+/// How long looking up a callback's host may hold up its submission. A slow name server is no reason to
+/// refuse a job: the guard looks again at each attempt.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_METADATA_BYTES: usize = 4096;
+const MAX_TAGS: usize = 16;
+const MAX_TAG_BYTES: usize = 64;
+const MAX_FILENAME_CHARS: usize = 255;
+
+/// The fields beside the picture, as text.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Fields {
+    /// Where to post events.
+    pub callback_url: Option<String>,
+    /// Which events, separated by commas.
+    pub callback_events: Option<String>,
+    /// Signs them: `whsec_…`.
+    pub callback_secret: Option<String>,
+    /// Labels, separated by commas.
+    pub tags: Option<String>,
+    /// A JSON object.
+    pub metadata: Option<String>,
+}
+
+/// A request for a job, received whole.
+pub struct Request {
+    /// Who asks.
+    pub client: ClientId,
+    /// The picture.
+    pub picture: Received,
+    /// The picture's name, for people.
+    pub filename: Option<String>,
+    /// The media type that the client gave the picture.
+    pub claimed_type: Option<String>,
+    /// The other fields.
+    pub fields: Fields,
+    /// The `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// The job.
+    pub job: Job,
+    /// Whether an earlier request with the same idempotency key made it.
+    pub replayed: bool,
+}
+
+/// The fields, checked.
+struct Wanted {
+    callback: Option<Callback>,
+    tags: Vec<String>,
+    metadata: Option<String>,
+}
+
+impl Service {
+    /// Begins to receive a picture.
+    pub async fn receive(&self) -> Result<Upload, ServiceError> {
+        Ok(self.blobs.receive().await?)
+    }
+
+    /// Accepts a job. It is durable when this returns; when it fails, nothing is left of it.
+    pub async fn submit(&self, slot: Slot, request: Request) -> Result<Accepted, ServiceError> {
+        let url = request.fields.callback_url.as_deref().map(|text| self.guard.parse(text)).transpose()?;
+        if let Some(url) = &url {
+            self.check_host(url).await?;
+        }
+        let wanted = check_fields(&request.fields, url)?;
+        let Request { client, picture, filename, claimed_type, idempotency_key, .. } = request;
+        let (picture, probe) = self.probe(picture).await?;
+        check_claim(claimed_type.as_deref(), &probe)?;
+
+        let stored = picture.stored();
+        let idempotency =
+            idempotency_key.map(|key| Idempotency { key, fingerprint: fingerprint(&stored.sha256, &wanted) });
+        let now = self.clock.now();
+        let id = JobId::new(now, &entropy());
+        let job = NewJob {
+            id,
+            client,
+            input: Input {
+                filename: filename.map(|name| name.chars().take(MAX_FILENAME_CHARS).collect()),
+                format: probe.format,
+                bytes: stored.bytes,
+                width: probe.width,
+                height: probe.height,
+                sha256: stored.sha256,
+            },
+            variants: Variant::defaults(),
+            callback: wanted.callback,
+            tags: wanted.tags,
+            metadata: wanted.metadata,
+        };
+        let submission = Submission { job, idempotency };
+        // On a task of its own: a client that hangs up now must not leave a picture without its job.
+        let commit = commit(Arc::clone(&self.store), self.blobs.clone(), picture, submission, now, slot);
+        match tokio::spawn(commit).await.map_err(|error| StoreError::Engine(error.into()))?? {
+            Submitted::Created(job) => Ok(Accepted { job, replayed: false }),
+            Submitted::Repeated(job) => Ok(Accepted { job, replayed: true }),
+            Submitted::KeyReused => Err(ServiceError::IdempotencyKeyReused),
+        }
+    }
+
+    /// Reads the picture's header and structure, on a thread that may wait for the disk.
+    async fn probe(&self, picture: Received) -> Result<(Received, Probe), ServiceError> {
+        if picture.stored().bytes == 0 {
+            return Err(ServiceError::Invalid(vec![FieldError {
+                field: "image".to_owned(),
+                code: "empty",
+                detail: "the picture has no bytes".to_owned(),
+            }]));
+        }
+        let limits = self.settings.limits;
+        let probed = tokio::task::spawn_blocking(move || {
+            let mut source = BufReader::with_capacity(64 * 1024, picture.open()?);
+            Ok::<_, ServiceError>((imaging::probe(&mut source, &limits)?, picture))
+        });
+        let (probe, picture) = probed.await.map_err(|_| imaging::ImagingError::Panicked)??;
+        Ok((picture, probe))
+    }
+
+    /// Whether the host resolves, and only to addresses that callbacks may reach.
+    async fn check_host(&self, url: &Url) -> Result<(), ServiceError> {
+        let Some(url::Host::Domain(host)) = url.host() else { return Ok(()) };
+        let port = url.port_or_known_default().unwrap_or(443);
+        match tokio::time::timeout(LOOKUP_TIMEOUT, self.guard.resolve(host, port)).await {
+            Ok(Err(ResolveError::Refused(refused))) => Err(refused.into()),
+            Ok(Err(ResolveError::Lookup(_) | ResolveError::Empty)) => {
+                Err(ServiceError::CallbackUnresolvable { host: host.to_owned() })
+            }
+            Ok(Ok(_)) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Makes the picture durable, then the job; the picture of a job that came to nothing is deleted.
+async fn commit(
+    store: Arc<dyn Store>,
+    blobs: Blobs,
+    picture: Received,
+    submission: Submission,
+    now: Timestamp,
+    slot: Slot,
+) -> Result<Submitted, ServiceError> {
+    let id = submission.job.id;
+    picture.store(&blobs, id, ORIGINAL).await?;
+    let submitted = store.submit(submission, now).await;
+    // The slot counts until the job counts as waiting.
+    drop(slot);
+    if !matches!(submitted, Ok(Submitted::Created(_))) {
+        blobs.delete(id, ORIGINAL).await?;
+    }
+    Ok(submitted?)
+}
+
+/// A client that names a picture's type must name it right; `application/octet-stream` names none.
+fn check_claim(claimed: Option<&str>, probe: &Probe) -> Result<(), ServiceError> {
+    let Some(claimed) = claimed else { return Ok(()) };
+    let essence = claimed.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let detected = probe.format.media_type();
+    let same = essence == detected
+        || (essence == "image/jpg" && detected == "image/jpeg")
+        || matches!(essence.as_str(), "" | "application/octet-stream" | "image/*");
+    if same { Ok(()) } else { Err(ServiceError::MediaTypeMismatch { claimed: essence, detected }) }
+}
+
+fn check_fields(fields: &Fields, url: Option<Url>) -> Result<Wanted, ServiceError> {
+    let mut errors = Vec::new();
+    let mut refuse = |field: &str, code, detail: &str| {
+        errors.push(FieldError { field: field.to_owned(), code, detail: detail.to_owned() });
+    };
+    let events = events(fields.callback_events.as_deref()).unwrap_or_else(|unknown| {
+        let detail = format!("{unknown:?} is none of queued, started, completed, failed, cancelled");
+        refuse("callback_events", "unknown_event", &detail);
+        Vec::new()
+    });
+    let secret = fields.callback_secret.as_deref().map(str::parse::<SigningSecret>);
+    if let Some(Err(error)) = &secret {
+        refuse("callback_secret", "not_a_secret", &error.to_string());
+    }
+    if url.is_none() && (fields.callback_events.is_some() || fields.callback_secret.is_some()) {
+        refuse("callback_url", "required", "callback_events and callback_secret need a callback_url");
+    }
+    let tags = list(fields.tags.as_deref());
+    if tags.len() > MAX_TAGS || tags.iter().any(|tag| tag.len() > MAX_TAG_BYTES) {
+        refuse("tags", "too_long", &format!("at most {MAX_TAGS} tags of {MAX_TAG_BYTES} bytes"));
+    }
+    if let Err((code, detail)) = fields.metadata.as_deref().map_or(Ok(()), check_metadata) {
+        refuse("metadata", code, &detail);
+    }
+    if !errors.is_empty() {
+        return Err(ServiceError::Invalid(errors));
+    }
+    let callback = url.map(|url| Callback { url, events, secret: secret.and_then(Result::ok), latest: None });
+    Ok(Wanted { callback, tags, metadata: fields.metadata.clone() })
+}
+
+fn list(text: Option<&str>) -> Vec<String> {
+    text.unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn events(text: Option<&str>) -> Result<Vec<EventKind>, String> {
+    if text.is_none() {
+        return Ok(EventKind::TERMINAL.to_vec());
+    }
+    list(text).into_iter().map(|name| EventKind::parse(&name).ok_or(name)).collect()
+}
+
+fn check_metadata(text: &str) -> Result<(), (&'static str, String)> {
+    if text.len() > MAX_METADATA_BYTES {
+        return Err(("too_long", format!("at most {MAX_METADATA_BYTES} bytes")));
+    }
+    match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(serde_json::Value::Object(_)) => Ok(()),
+        Ok(_) => Err(("not_an_object", "must be a JSON object".to_owned())),
+        Err(error) => Err(("not_json", error.to_string())),
+    }
+}
+
+/// What makes two requests the same: the picture and the fields, never the raw body, whose multipart
+/// boundary differs from try to try. Each part goes in with its length, so that none can pass for two.
+fn fingerprint(picture: &[u8; 32], wanted: &Wanted) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    };
+    add(picture);
+    if let Some(callback) = &wanted.callback {
+        add(callback.url.as_str().as_bytes());
+        callback.events.iter().for_each(|kind| add(kind.as_str().as_bytes()));
+        add(callback.secret.as_ref().map_or(&[], SigningSecret::expose_bytes));
+    }
+    add(b"tags");
+    wanted.tags.iter().for_each(|tag| add(tag.as_bytes()));
+    add(wanted.metadata.as_deref().unwrap_or_default().as_bytes());
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::image::Format;
+
+    fn codes(fields: &Fields) -> Vec<(String, &'static str)> {
+        match check_fields(fields, None) {
+            Err(ServiceError::Invalid(errors)) => {
+                errors.into_iter().map(|error| (error.field, error.code)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_wrong_field_is_named_at_once() {
+        let fields = Fields {
+            callback_url: None,
+            callback_events: Some("completed, exploded".to_owned()),
+            callback_secret: Some("hunter2".to_owned()),
+            tags: Some("t".repeat(65)),
+            metadata: Some("[1]".to_owned()),
+        };
+        let expected = [
+            ("callback_events", "unknown_event"),
+            ("callback_secret", "not_a_secret"),
+            ("callback_url", "required"),
+            ("tags", "too_long"),
+            ("metadata", "not_an_object"),
+        ];
+        assert_eq!(codes(&fields), expected.map(|(field, code)| (field.to_owned(), code)));
+    }
+
+    #[test]
+    fn no_field_is_required() {
+        let wanted = check_fields(&Fields::default(), None).unwrap();
+        assert!(wanted.callback.is_none() && wanted.tags.is_empty() && wanted.metadata.is_none());
+    }
+
+    #[test]
+    fn the_same_wishes_have_the_same_fingerprint_and_others_another() {
+        let print = |tags: &str, metadata: &str| {
+            let url = Url::parse("https://a.example/x").ok();
+            let fields = Fields {
+                tags: Some(tags.to_owned()),
+                metadata: Some(metadata.to_owned()),
+                ..Fields::default()
+            };
+            fingerprint(&[1; 32], &check_fields(&fields, url).unwrap())
+        };
+        assert_eq!(print("a,b", "{}"), print(" a , b ", "{}"));
+        assert_ne!(print("a,b", "{}"), print("ab", "{}"));
+        assert_ne!(print("a", "{}"), print("a", "{ }"));
+    }
+
+    #[test]
+    fn a_wrong_claim_is_refused() {
+        let probe = Probe { format: Format::Jpeg, width: 1, height: 1 };
+        for right in [None, Some("image/jpeg"), Some("image/JPG; q=1"), Some("application/octet-stream")] {
+            assert!(check_claim(right, &probe).is_ok(), "{right:?}");
+        }
+        assert!(matches!(
+            check_claim(Some("image/png"), &probe),
+            Err(ServiceError::MediaTypeMismatch { .. })
+        ));
+    }
+}

@@ -1,0 +1,482 @@
+//! What clients see: the API's JSON, which is also what events and callbacks carry.
+//!
+//! These types are the contract; the domain's may change without it. Links show what is legal now.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::blobs::ORIGINAL;
+use crate::domain::delivery::{Attempt, Delivery, DeliveryState, Failure, ResponseHead};
+use crate::domain::event::Event;
+use crate::domain::image::Format;
+use crate::domain::job::{Artifact, Callback, Job, JobError, JobStatus};
+
+/// Links by their relation.
+pub type Links = BTreeMap<String, Link>;
+
+/// A link: where one can go from here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// The relation, the same as its key.
+    pub rel: String,
+    /// Absolute URL, or a template of one (RFC 6570).
+    pub href: String,
+    /// The HTTP method.
+    pub method: &'static str,
+    /// The media type that is found there.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<&'static str>,
+    /// Whether `href` is a template.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub templated: bool,
+}
+
+/// Collects links.
+#[derive(Debug)]
+pub struct LinkBuilder<'a> {
+    base: &'a str,
+    links: Links,
+}
+
+impl<'a> LinkBuilder<'a> {
+    /// Links under this public base URL.
+    #[must_use]
+    pub fn new(base: &'a str) -> Self {
+        Self { base, links: Links::new() }
+    }
+
+    /// Adds a link to fetch something.
+    #[must_use]
+    pub fn get(self, rel: &str, path: &str) -> Self {
+        self.add(rel, path, "GET", None)
+    }
+
+    /// Adds a link to fetch something of a known media type.
+    #[must_use]
+    pub fn get_typed(self, rel: &str, path: &str, media_type: &'static str) -> Self {
+        self.add(rel, path, "GET", Some(media_type))
+    }
+
+    /// Adds a link to do something.
+    #[must_use]
+    pub fn post(self, rel: &str, path: &str) -> Self {
+        self.add(rel, path, "POST", None)
+    }
+
+    /// The links.
+    #[must_use]
+    pub fn build(self) -> Links {
+        self.links
+    }
+
+    fn add(mut self, rel: &str, path: &str, method: &'static str, media_type: Option<&'static str>) -> Self {
+        let href = format!("{}{path}", self.base);
+        let templated = path.contains('{');
+        self.links.insert(rel.to_owned(), Link { rel: rel.to_owned(), href, method, media_type, templated });
+        self
+    }
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Progress {
+    /// 0 to 100, by artifacts made.
+    pub percent: u8,
+    /// What is being done.
+    pub stage: Option<&'static str>,
+}
+
+impl Progress {
+    /// So many artifacts of so many, and what is being done.
+    #[must_use]
+    pub fn running(made: usize, wanted: usize, stage: Option<&'static str>) -> Self {
+        let percent = (100 * made.min(wanted)).checked_div(wanted).unwrap_or(0);
+        Self { percent: u8::try_from(percent).unwrap_or(100), stage }
+    }
+
+    fn of(job: &Job, live: Option<Self>) -> Self {
+        match job.status {
+            JobStatus::Completed => Self { percent: 100, stage: None },
+            _ => live.unwrap_or_else(|| Self::running(job.artifacts.len(), job.variants.len(), None)),
+        }
+    }
+}
+
+/// A job.
+#[derive(Debug, Serialize)]
+pub struct JobView {
+    id: String,
+    status: &'static str,
+    active: bool,
+    revision: u64,
+    created_at: String,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    attempt: u32,
+    progress: Progress,
+    input: InputView,
+    artifacts: Vec<ArtifactView>,
+    callback: Option<CallbackView>,
+    tags: Vec<String>,
+    metadata: Option<Box<RawValue>>,
+    error: Option<ErrorView>,
+    #[serde(rename = "_links")]
+    links: Links,
+}
+
+#[derive(Debug, Serialize)]
+struct InputView {
+    filename: Option<String>,
+    media_type: &'static str,
+    bytes: u64,
+    width: u32,
+    height: u32,
+    sha256: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ArtifactView {
+    name: String,
+    media_type: &'static str,
+    bytes: u64,
+    width: u32,
+    height: u32,
+    sha256: String,
+    url: String,
+}
+
+#[derive(Debug, Serialize)]
+struct CallbackView {
+    url: String,
+    events: Vec<&'static str>,
+    status: &'static str,
+    attempts: u32,
+    next_attempt_at: Option<String>,
+    delivered_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorView {
+    code: String,
+    title: String,
+    detail: String,
+    retryable: bool,
+}
+
+impl JobView {
+    /// The job, with links under `base` and its progress if it runs.
+    #[must_use]
+    pub fn new(job: &Job, base: &str, live: Option<Progress>) -> Self {
+        Self {
+            id: job.id.to_string(),
+            status: job.status.as_str(),
+            active: true,
+            revision: job.revision,
+            created_at: time(job.created_at),
+            started_at: job.started_at.map(time),
+            finished_at: job.finished_at.map(time),
+            attempt: job.attempt,
+            progress: Progress::of(job, live),
+            input: InputView {
+                filename: job.input.filename.clone(),
+                media_type: job.input.format.media_type(),
+                bytes: job.input.bytes,
+                width: job.input.width,
+                height: job.input.height,
+                sha256: hex(&job.input.sha256),
+            },
+            artifacts: job.artifacts.iter().map(|artifact| artifact_view(job, artifact, base)).collect(),
+            callback: job.callback.as_ref().map(callback_view),
+            tags: job.tags.clone(),
+            // Checked to be JSON when it came in.
+            metadata: job.metadata.clone().and_then(|text| RawValue::from_string(text).ok()),
+            error: job.error.as_ref().map(error_view),
+            links: job_links(job, base),
+        }
+    }
+
+    /// The strong validator of RFC 9110, section 8.8.3, quotes included.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        format!("\"{}-{}\"", self.id, self.revision)
+    }
+
+    /// Where the job is.
+    #[must_use]
+    pub fn href(&self) -> &str {
+        self.links.get("self").map_or("", |link| link.href.as_str())
+    }
+}
+
+fn job_links(job: &Job, base: &str) -> Links {
+    let path = format!("/v1/jobs/{}", job.id);
+    let mut links = LinkBuilder::new(base).get("self", &path).get("collection", "/v1/jobs").get_typed(
+        ORIGINAL,
+        &artifact_path(job, ORIGINAL),
+        job.input.format.media_type(),
+    );
+    if job.callback.is_some() {
+        links = links.get("deliveries", &format!("{path}/deliveries"));
+    }
+    for artifact in &job.artifacts {
+        links = links.get_typed(
+            &artifact.name,
+            &artifact_path(job, &artifact.name),
+            artifact.format.media_type(),
+        );
+    }
+    links.build()
+}
+
+fn artifact_path(job: &Job, name: &str) -> String {
+    format!("/v1/jobs/{}/artifacts/{name}", job.id)
+}
+
+fn artifact_view(job: &Job, artifact: &Artifact, base: &str) -> ArtifactView {
+    ArtifactView {
+        name: artifact.name.clone(),
+        media_type: artifact.format.media_type(),
+        bytes: artifact.bytes,
+        width: artifact.width,
+        height: artifact.height,
+        sha256: hex(&artifact.sha256),
+        url: format!("{base}{}", artifact_path(job, &artifact.name)),
+    }
+}
+
+fn callback_view(callback: &Callback) -> CallbackView {
+    let latest = callback.latest.as_ref();
+    CallbackView {
+        url: callback.url.to_string(),
+        events: callback.events.iter().map(|kind| kind.short_name()).collect(),
+        // Before there is an event to deliver, its delivery is still to come.
+        status: latest.map_or(DeliveryState::Pending, |latest| latest.state).as_str(),
+        attempts: latest.map_or(0, |latest| latest.attempts),
+        next_attempt_at: latest.and_then(|latest| latest.next_attempt_at).map(time),
+        delivered_at: latest.and_then(|latest| latest.delivered_at).map(time),
+    }
+}
+
+fn error_view(error: &JobError) -> ErrorView {
+    let JobError { code, title, detail, retryable } = error.clone();
+    ErrorView { code, title, detail, retryable }
+}
+
+/// An event: a CloudEvent (CloudEvents 1.0, JSON format) and a Standard Webhooks payload at once.
+#[derive(Debug, Serialize)]
+pub struct EventView {
+    specversion: &'static str,
+    id: String,
+    source: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    subject: String,
+    time: String,
+    timestamp: String,
+    seq: u64,
+    datacontenttype: &'static str,
+    data: JobView,
+}
+
+impl EventView {
+    /// The event as it always was: nothing of it depends on when or where it is read.
+    #[must_use]
+    pub fn new(event: &Event) -> Self {
+        Self {
+            specversion: "1.0",
+            id: event.id.to_string(),
+            source: format!("{}/v1/jobs", event.source),
+            kind: event.kind.as_str(),
+            subject: event.job_id.to_string(),
+            time: time(event.at),
+            timestamp: time(event.at),
+            seq: event.seq,
+            datacontenttype: "application/json",
+            data: JobView::new(&event.job, &event.source, None),
+        }
+    }
+}
+
+/// The body of an event's callbacks.
+#[must_use]
+pub fn event_body(event: &Event) -> Vec<u8> {
+    // Strings, numbers and maps with string keys: there is nothing in it that JSON cannot say.
+    serde_json::to_vec(&EventView::new(event)).unwrap_or_default()
+}
+
+/// A delivery.
+#[derive(Debug, Serialize)]
+pub struct DeliveryView {
+    id: String,
+    event_id: String,
+    event_type: &'static str,
+    job_id: String,
+    channel: &'static str,
+    destination: String,
+    url: String,
+    state: &'static str,
+    attempt_count: u32,
+    next_attempt_at: Option<String>,
+    last_error: Option<FailureView>,
+    last_status_code: Option<u16>,
+    created_at: String,
+    finished_at: Option<String>,
+    #[serde(rename = "_links")]
+    links: Links,
+}
+
+#[derive(Debug, Serialize)]
+struct FailureView {
+    class: &'static str,
+    detail: String,
+}
+
+impl DeliveryView {
+    /// The delivery, with links under `base`.
+    #[must_use]
+    pub fn new(delivery: &Delivery, base: &str) -> Self {
+        let path = format!("/v1/deliveries/{}", delivery.id);
+        Self {
+            id: delivery.id.to_string(),
+            event_id: delivery.event_id.to_string(),
+            event_type: delivery.event_kind.as_str(),
+            job_id: delivery.job_id.to_string(),
+            channel: "webhook",
+            destination: delivery.destination(),
+            url: delivery.url.to_string(),
+            state: delivery.state.as_str(),
+            attempt_count: delivery.attempt_count,
+            next_attempt_at: delivery.next_attempt_at.map(time),
+            last_error: delivery.last_error.as_ref().map(failure_view),
+            last_status_code: delivery.last_status_code,
+            created_at: time(delivery.created_at),
+            finished_at: delivery.finished_at.map(time),
+            links: LinkBuilder::new(base)
+                .get("self", &path)
+                .get("job", &format!("/v1/jobs/{}", delivery.job_id))
+                .get("attempts", &format!("{path}/attempts"))
+                .build(),
+        }
+    }
+}
+
+fn failure_view(failure: &Failure) -> FailureView {
+    FailureView { class: failure.class.as_str(), detail: failure.detail.clone() }
+}
+
+/// An attempt.
+#[derive(Debug, Serialize)]
+pub struct AttemptView {
+    number: u32,
+    trigger: &'static str,
+    started_at: String,
+    duration_ms: u64,
+    remote_addr: Option<String>,
+    status_code: Option<u16>,
+    response: Option<ResponseView>,
+    error: Option<FailureView>,
+    next_attempt_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ResponseView {
+    headers: Vec<(String, String)>,
+    body: String,
+    truncated: bool,
+}
+
+impl AttemptView {
+    /// The attempt.
+    #[must_use]
+    pub fn new(attempt: &Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            trigger: "scheduled",
+            started_at: time(attempt.started_at),
+            duration_ms: attempt.duration_ms,
+            remote_addr: attempt.remote_addr.map(|address| address.to_string()),
+            status_code: attempt.response.as_ref().map(|response| response.status),
+            response: attempt.response.as_ref().map(response_view),
+            error: attempt.error.as_ref().map(failure_view),
+            next_attempt_at: attempt.next_attempt_at.map(time),
+        }
+    }
+}
+
+fn response_view(response: &ResponseHead) -> ResponseView {
+    let ResponseHead { headers, body, truncated, .. } = response.clone();
+    ResponseView { headers, body, truncated }
+}
+
+/// RFC 3339, UTC, milliseconds.
+fn time(at: Timestamp) -> String {
+    format!("{at:.3}")
+}
+
+/// Lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A file name for an artifact that a browser saves.
+#[must_use]
+pub fn download_name(job: &str, name: &str, format: Format) -> String {
+    format!("{job}-{name}.{}", format.extension())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event::EventKind;
+    use crate::domain::id::EventId;
+    use crate::domain::job::tests::{at, new_job};
+
+    fn event() -> Event {
+        let mut job = Job::accepted(new_job(1), at(1));
+        job.metadata = Some(r#"{"b":1,"a":[2.50]}"#.to_owned());
+        Event {
+            id: EventId::new(at(2), &[3; 10]),
+            seq: 41,
+            kind: EventKind::JobCompleted,
+            job_id: job.id,
+            at: at(2),
+            source: "https://img.example".to_owned(),
+            job: job.snapshot(),
+        }
+    }
+
+    #[test]
+    fn an_event_is_a_cloud_event_around_the_job() {
+        let body: serde_json::Value = serde_json::from_slice(&event_body(&event())).unwrap();
+        assert_eq!(body["specversion"], "1.0");
+        assert_eq!(body["type"], "job.completed");
+        assert_eq!(body["subject"], body["data"]["id"]);
+        assert_eq!(body["time"], "1970-01-01T00:00:02.000Z");
+        assert_eq!(body["seq"], 41);
+        let href = body["data"]["_links"]["self"]["href"].as_str().unwrap();
+        assert!(href.starts_with("https://img.example/v1/jobs/job_"), "{href}");
+    }
+
+    #[test]
+    fn a_body_is_the_same_each_time_and_keeps_the_clients_own_data_to_the_letter() {
+        let body = String::from_utf8(event_body(&event())).unwrap();
+        assert_eq!(body.as_bytes(), event_body(&event()));
+        assert!(body.contains(r#""metadata":{"b":1,"a":[2.50]}"#), "{body}");
+        assert!(!body.contains("whsec_"));
+    }
+
+    #[test]
+    fn progress_counts_artifacts() {
+        assert_eq!(Progress::running(1, 3, Some("encode")).percent, 33);
+        assert_eq!(Progress::running(0, 0, None).percent, 0);
+        assert_eq!(Progress::running(9, 3, None).percent, 100);
+    }
+}

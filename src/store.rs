@@ -1,0 +1,210 @@
+//! The store is the truth: jobs, events, deliveries and attempts, and every step between them.
+//!
+//! [`Store`] is the port. Each of its methods is one atomic step, and each that changes something
+//! returns after the change is durable, through a power cut and not only a kill, except where its
+//! documentation says "written": that survives the process but may be lost with the machine.
+//! Times are passed in.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::{Notify, watch};
+
+use crate::domain::client::ClientId;
+use crate::domain::delivery::{Attempt, Delivery, StaleDelivery, Verdict};
+use crate::domain::event::Event;
+use crate::domain::id::{DeliveryId, JobId, WorkerId};
+use crate::domain::job::{Artifact, Job, JobError, JobStatus, NewJob, TransitionError};
+
+pub mod sled;
+
+/// The named use-cases that an engine implements.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Accepts a job: the job, its idempotency key and its first event, in one commit.
+    async fn submit(&self, submission: Submission, now: Timestamp) -> Result<Submitted, StoreError>;
+
+    /// The job of this id.
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;
+
+    /// A page of jobs, newest first.
+    async fn jobs(&self, query: JobQuery) -> Result<Vec<Job>, StoreError>;
+
+    /// Takes up to `limit` jobs that are due, oldest due time first, and those whose lease ran out.
+    async fn claim_jobs(
+        &self,
+        worker: WorkerId,
+        limit: usize,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError>;
+
+    /// A heartbeat: the lease runs until `until`. Written.
+    async fn extend_job(&self, id: JobId, token: u64, until: Timestamp) -> Result<(), StoreError>;
+
+    /// Notes a stored artifact, so that a repeated try goes on from there. Written.
+    async fn add_artifact(&self, id: JobId, token: u64, artifact: Artifact) -> Result<(), StoreError>;
+
+    /// Ends a try: the job, its terminal event and that event's delivery, in one commit.
+    async fn finish_job(
+        &self,
+        id: JobId,
+        token: u64,
+        ending: Ending,
+        now: Timestamp,
+    ) -> Result<Job, StoreError>;
+
+    /// Takes up to `limit` deliveries that are due, oldest due time first, each with its event.
+    /// Written: a lost claim costs an attempt that is made again.
+    async fn claim_deliveries(
+        &self,
+        worker: WorkerId,
+        limit: usize,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<(Delivery, Event)>, StoreError>;
+
+    /// Ends an attempt: its record, the delivery, and the job's view of it, in one commit.
+    async fn settle_delivery(
+        &self,
+        id: DeliveryId,
+        token: u64,
+        attempt: Attempt,
+        verdict: Verdict,
+        now: Timestamp,
+    ) -> Result<Delivery, StoreError>;
+
+    /// Gives back a delivery whose attempt was cut off. Written.
+    async fn give_back_delivery(&self, id: DeliveryId, token: u64, now: Timestamp) -> Result<(), StoreError>;
+
+    /// The delivery of this id.
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
+
+    /// The deliveries of a job, oldest first.
+    async fn deliveries_of(&self, job: JobId) -> Result<Vec<Delivery>, StoreError>;
+
+    /// The recorded attempts of a delivery, oldest first.
+    async fn attempts_of(&self, delivery: DeliveryId) -> Result<Vec<Attempt>, StoreError>;
+
+    /// Up to `limit` events whose `seq` is greater than `after`, in order.
+    async fn events_after(&self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// When there is next something to claim.
+    async fn next_due(&self) -> Result<NextDue, StoreError>;
+
+    /// How many jobs wait for a worker.
+    fn waiting_jobs(&self) -> u64;
+
+    /// What wakes those who wait for a change.
+    fn signals(&self) -> &Signals;
+
+    /// Finishes what was begun and lets go of the engine; later calls get [`StoreError::Closed`].
+    async fn close(&self);
+}
+
+/// A job to accept.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// The job.
+    pub job: NewJob,
+    /// The client's key, by which a repeated request finds the job of the first.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// An `Idempotency-Key` and what it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key as the client chose it; it is the client's own.
+    pub key: String,
+    /// SHA-256 over the picture's hash and the normalised fields.
+    pub fingerprint: [u8; 32],
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submitted {
+    /// A new job.
+    Created(Job),
+    /// The key and the payload were seen before: this is the job of then.
+    Repeated(Job),
+    /// The key was seen before with another payload.
+    KeyReused,
+}
+
+/// How a try ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// Everything wanted is stored.
+    Completed,
+    /// It cannot be done.
+    Failed(JobError),
+    /// It may succeed another time, not before then.
+    RetryAt(JobError, Timestamp),
+    /// The process stops; the try is not counted.
+    GivenBack,
+}
+
+/// Which jobs a page holds.
+#[derive(Debug, Clone)]
+pub struct JobQuery {
+    /// Whose jobs.
+    pub client: ClientId,
+    /// Only those that stand here.
+    pub status: Option<JobStatus>,
+    /// Only those older than this one: where the previous page ended.
+    pub before: Option<JobId>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// The times of the next claims that can succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NextDue {
+    /// A job is due, or a job's lease runs out.
+    pub job: Option<Timestamp>,
+    /// A delivery is due, or its lease runs out.
+    pub delivery: Option<Timestamp>,
+}
+
+/// Wake-ups. They say "look again", carry no truth, and may come too often.
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// There may be a job to claim.
+    pub jobs: Notify,
+    /// There may be a delivery to claim.
+    pub deliveries: Notify,
+    /// The `seq` of the last durable event.
+    pub events: watch::Sender<u64>,
+}
+
+/// Why a step was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No such record.
+    #[error("there is no such record")]
+    NotFound,
+    /// The job's state does not allow it.
+    #[error("the job does not allow this: {0}")]
+    Transition(#[from] TransitionError),
+    /// The delivery is not the caller's any more.
+    #[error(transparent)]
+    StaleDelivery(#[from] StaleDelivery),
+    /// A record exceeds what the engine holds safely.
+    #[error("a record of {bytes} bytes exceeds the limit of {limit}")]
+    RecordTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A record cannot be read.
+    #[error("a stored record cannot be read: {0}")]
+    Corrupt(String),
+    /// The engine failed.
+    #[error("the storage engine failed")]
+    Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The store is shut down.
+    #[error("the store is closed")]
+    Closed,
+}

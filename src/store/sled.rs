@@ -1,0 +1,202 @@
+//! The embedded engine: [sled] behind one writer.
+//!
+//! - `engine`: three calls (get, scan, commit a batch) and opening; the only file that knows sled.
+//! - `writer`: the one thread that changes anything; group commit.
+//! - `keys`, `records`: what is on disk.
+//! - `jobs`, `deliveries`: the use-cases, as plain code over a batch in the making.
+//!
+//! [sled]: https://docs.rs/sled/0.34.7
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use self::engine::Engine;
+use self::writer::{Durability, Shared, Writer};
+use super::{Ending, JobQuery, NextDue, Signals, Store, StoreError, Submission, Submitted};
+use crate::domain::delivery::{Attempt, Delivery, Verdict};
+use crate::domain::event::Event;
+use crate::domain::id::{DeliveryId, JobId, WorkerId};
+use crate::domain::job::{Artifact, Job};
+
+mod deliveries;
+mod engine;
+mod jobs;
+mod keys;
+mod records;
+mod writer;
+
+pub use engine::OpenError;
+
+/// How the embedded store is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How much of the tree sled keeps in memory, in bytes; the process uses somewhat more.
+    pub cache_bytes: u64,
+    /// The public base URL, which each event keeps as its source.
+    pub source: String,
+}
+
+/// The embedded store: one process, one folder.
+pub struct SledStore {
+    shared: Arc<Shared>,
+    writer: Writer,
+}
+
+impl SledStore {
+    /// Opens the store in `folder`, or makes it, and frees what a process that died had claimed.
+    ///
+    /// It blocks: call it off the runtime's threads.
+    pub fn open(folder: &Path, options: Options, now: Timestamp) -> Result<Self, OpenError> {
+        let engine = Engine::open(folder, options.cache_bytes)?;
+        let shared = Arc::new(Shared::load(engine, options.source).map_err(OpenError::Unreadable)?);
+        let writer = Writer::start(Arc::clone(&shared)).map_err(OpenError::Thread)?;
+        let store = Self { shared, writer };
+        // sled locks its folder, so whoever held a lease is not alive: nothing needs to wait for it to run out.
+        store
+            .writer
+            .write_blocking(Durability::Written, move |tx| {
+                jobs::free_all(tx, now)?;
+                deliveries::free_all(tx, now)
+            })
+            .map_err(OpenError::Unreadable)?;
+        Ok(store)
+    }
+
+    /// Runs a read off the runtime's threads, since it may have to wait for the disk.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Engine) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || read(&shared.engine))
+            .await
+            .map_err(|error| StoreError::Engine(error.into()))?
+    }
+}
+
+#[async_trait]
+impl Store for SledStore {
+    async fn submit(&self, submission: Submission, now: Timestamp) -> Result<Submitted, StoreError> {
+        self.writer.write(Durability::Synced, move |tx| jobs::submit(tx, submission, now)).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.read(move |engine| jobs::get(engine, id)).await
+    }
+
+    async fn jobs(&self, query: JobQuery) -> Result<Vec<Job>, StoreError> {
+        self.read(move |engine| jobs::list(engine, &query)).await
+    }
+
+    async fn claim_jobs(
+        &self,
+        worker: WorkerId,
+        limit: usize,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError> {
+        // Synced, because a first claim is an event, and an event's place in the log is never used twice.
+        self.writer.write(Durability::Synced, move |tx| jobs::claim(tx, worker, limit, lease, now)).await
+    }
+
+    async fn extend_job(&self, id: JobId, token: u64, until: Timestamp) -> Result<(), StoreError> {
+        self.writer
+            .write(Durability::Written, move |tx| jobs::update(tx, id, |job| job.extend_lease(token, until)))
+            .await
+    }
+
+    async fn add_artifact(&self, id: JobId, token: u64, artifact: Artifact) -> Result<(), StoreError> {
+        self.writer
+            .write(Durability::Written, move |tx| {
+                jobs::update(tx, id, |job| job.add_artifact(token, artifact))
+            })
+            .await
+    }
+
+    async fn finish_job(
+        &self,
+        id: JobId,
+        token: u64,
+        ending: Ending,
+        now: Timestamp,
+    ) -> Result<Job, StoreError> {
+        self.writer.write(Durability::Synced, move |tx| jobs::finish(tx, id, token, ending, now)).await
+    }
+
+    async fn claim_deliveries(
+        &self,
+        worker: WorkerId,
+        limit: usize,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<(Delivery, Event)>, StoreError> {
+        self.writer
+            .write(Durability::Written, move |tx| deliveries::claim(tx, worker, limit, lease, now))
+            .await
+    }
+
+    async fn settle_delivery(
+        &self,
+        id: DeliveryId,
+        token: u64,
+        attempt: Attempt,
+        verdict: Verdict,
+        now: Timestamp,
+    ) -> Result<Delivery, StoreError> {
+        self.writer
+            .write(Durability::Synced, move |tx| deliveries::settle(tx, id, token, &attempt, &verdict, now))
+            .await
+    }
+
+    async fn give_back_delivery(&self, id: DeliveryId, token: u64, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.write(Durability::Written, move |tx| deliveries::give_back(tx, id, token, now)).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        self.read(move |engine| deliveries::get(engine, id)).await
+    }
+
+    async fn deliveries_of(&self, job: JobId) -> Result<Vec<Delivery>, StoreError> {
+        self.read(move |engine| deliveries::of_job(engine, job)).await
+    }
+
+    async fn attempts_of(&self, delivery: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
+        self.read(move |engine| deliveries::attempts(engine, delivery)).await
+    }
+
+    async fn events_after(&self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.read(move |engine| engine.scan_values(keys::events_after(after), limit)).await
+    }
+
+    async fn next_due(&self) -> Result<NextDue, StoreError> {
+        self.read(|engine| {
+            let first = |prefix| {
+                Ok::<_, StoreError>(engine.first_key(keys::all(prefix))?.as_deref().and_then(keys::time_of))
+            };
+            let earlier =
+                |one: Option<Timestamp>, other: Option<Timestamp>| one.into_iter().chain(other).min();
+            Ok(NextDue {
+                job: earlier(first(keys::JOB_QUEUE)?, first(keys::JOB_LEASE)?),
+                delivery: earlier(first(keys::DELIVERY_DUE)?, first(keys::DELIVERY_LEASE)?),
+            })
+        })
+        .await
+    }
+
+    fn waiting_jobs(&self) -> u64 {
+        self.shared.waiting_jobs.load(Ordering::Acquire)
+    }
+
+    fn signals(&self) -> &Signals {
+        &self.shared.signals
+    }
+
+    async fn close(&self) {
+        self.writer.close().await;
+    }
+}

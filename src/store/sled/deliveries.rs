@@ -1,0 +1,145 @@
+//! The use-cases of deliveries and their attempts.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::engine::Engine;
+use super::keys::{self, Key};
+use super::writer::Tx;
+use crate::domain::delivery::{Attempt, Delivery, StaleDelivery, Verdict};
+use crate::domain::event::Event;
+use crate::domain::id::{DeliveryId, JobId, WorkerId};
+use crate::domain::job::Job;
+use crate::store::StoreError;
+
+/// Expired leases that one claim frees; the next claim frees the next.
+const FREED_PER_CLAIM: usize = 128;
+/// Deliveries of one job, and attempts of one delivery, that a list shows: far more than there can be.
+const LIST_LIMIT: usize = 1000;
+
+pub(super) fn insert(tx: &mut Tx<'_>, delivery: &Delivery) -> Result<(), StoreError> {
+    save(tx, None, delivery)
+}
+
+pub(super) fn claim(
+    tx: &mut Tx<'_>,
+    worker: WorkerId,
+    limit: usize,
+    lease: Duration,
+    now: Timestamp,
+) -> Result<Vec<(Delivery, Event)>, StoreError> {
+    free(tx, keys::due(keys::DELIVERY_LEASE, now), FREED_PER_CLAIM, now)?;
+    let until = now.checked_add(lease).unwrap_or(Timestamp::MAX);
+    let mut claimed = Vec::new();
+    for key in tx.keys(keys::due(keys::DELIVERY_DUE, now), limit)? {
+        let id = id_in(&key)?;
+        update(tx, id, |delivery| delivery.claim(worker, until))?;
+        let delivery = load(tx, id)?;
+        let event = tx.get(&keys::event(delivery.event_seq))?.ok_or(StoreError::NotFound)?;
+        claimed.push((delivery, event));
+    }
+    Ok(claimed)
+}
+
+pub(super) fn settle(
+    tx: &mut Tx<'_>,
+    id: DeliveryId,
+    token: u64,
+    attempt: &Attempt,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> Result<Delivery, StoreError> {
+    update(tx, id, |delivery| delivery.settle(token, attempt, verdict, now))?;
+    tx.put(keys::attempt(id, attempt.number), attempt)?;
+    load(tx, id)
+}
+
+pub(super) fn give_back(
+    tx: &mut Tx<'_>,
+    id: DeliveryId,
+    token: u64,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    update(tx, id, |delivery| delivery.give_back(token, now))
+}
+
+/// Takes every delivery from its worker: when none can be alive.
+pub(super) fn free_all(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
+    free(tx, keys::all(keys::DELIVERY_LEASE), usize::MAX, now)
+}
+
+fn free(tx: &mut Tx<'_>, leases: Range<Key>, limit: usize, now: Timestamp) -> Result<(), StoreError> {
+    for key in tx.keys(leases, limit)? {
+        update(tx, id_in(&key)?, |delivery| delivery.lose_worker(now))?;
+    }
+    Ok(())
+}
+
+pub(super) fn get(engine: &Engine, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+    engine.get(&keys::delivery(id))
+}
+
+pub(super) fn of_job(engine: &Engine, job: JobId) -> Result<Vec<Delivery>, StoreError> {
+    let ids = engine.scan(keys::deliveries_of(job)).take(LIST_LIMIT);
+    ids.filter_map(|entry| {
+        let id = entry.and_then(|(key, _)| id_in(&key));
+        id.and_then(|id| get(engine, id)).transpose()
+    })
+    .collect()
+}
+
+pub(super) fn attempts(engine: &Engine, delivery: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
+    engine.scan_values(keys::attempts_of(delivery), LIST_LIMIT)
+}
+
+fn update(
+    tx: &mut Tx<'_>,
+    id: DeliveryId,
+    change: impl FnOnce(&mut Delivery) -> Result<(), StaleDelivery>,
+) -> Result<(), StoreError> {
+    let before = load(tx, id)?;
+    let mut delivery = before.clone();
+    change(&mut delivery)?;
+    save(tx, Some(&before), &delivery)?;
+    show_in_job(tx, &delivery)
+}
+
+/// Keeps the job's view of its callback in step, if this is the delivery it shows: the latest one.
+fn show_in_job(tx: &mut Tx<'_>, delivery: &Delivery) -> Result<(), StoreError> {
+    let key = keys::job(delivery.job_id);
+    let Some(mut job) = tx.get::<Job>(&key)? else { return Ok(()) };
+    let latest = job.callback.as_mut().and_then(|callback| callback.latest.as_mut());
+    let Some(latest) = latest.filter(|latest| latest.delivery == delivery.id) else { return Ok(()) };
+    *latest = delivery.progress();
+    job.revision += 1;
+    tx.put(key, &job)
+}
+
+fn load(tx: &Tx<'_>, id: DeliveryId) -> Result<Delivery, StoreError> {
+    tx.get(&keys::delivery(id))?.ok_or(StoreError::NotFound)
+}
+
+/// Writes the record, and the index entries that follow from it.
+fn save(tx: &mut Tx<'_>, before: Option<&Delivery>, delivery: &Delivery) -> Result<(), StoreError> {
+    tx.put(keys::delivery(delivery.id), delivery)?;
+    tx.reindex(&before.map(index).unwrap_or_default(), &index(delivery));
+    Ok(())
+}
+
+fn index(delivery: &Delivery) -> Vec<Key> {
+    let mut index = vec![keys::delivery_of_job(delivery.job_id, delivery.id)];
+    match (delivery.lease, delivery.next_attempt_at) {
+        (Some(lease), _) => index.push(keys::delivery_lease(lease.until, delivery.id)),
+        (None, Some(due)) => index.push(keys::delivery_due(due, delivery.id)),
+        (None, None) => {}
+    }
+    index
+}
+
+fn id_in(key: &[u8]) -> Result<DeliveryId, StoreError> {
+    keys::last_id(key)
+        .map(DeliveryId::from_bytes)
+        .ok_or_else(|| StoreError::Corrupt("an index entry without an id".to_owned()))
+}

@@ -1,0 +1,275 @@
+//! The seam to the engine: get, scan, commit a batch. Another embedded engine is another of this file.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use super::keys::{self, Key};
+use super::records;
+use crate::store::StoreError;
+
+/// Fixed for a store's life: sled refuses another value afterwards. See [`records::MAX_BYTES`].
+const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+
+/// A file beside sled's that says: here a store was made, so an empty one is a lost one.
+const MADE: &str = "made";
+
+/// The layout of keys and records that this version writes.
+const SCHEMA_VERSION: u32 = 1;
+
+/// Changes to be made together: a value to put, or `None` to delete.
+pub(super) type Writes = BTreeMap<Key, Option<Vec<u8>>>;
+
+/// Why the store does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder cannot be made or read.
+    #[error("cannot use the folder {}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error("{} is in use by another darkroom process; stop that one first, or choose another --data-dir", .0.display())]
+    Locked(PathBuf),
+    /// What is there cannot be opened.
+    #[error(
+        "the store in {} is damaged and was left as it is ({reason}); restore the folder from a backup, or move it away to start empty",
+        path.display()
+    )]
+    Damaged {
+        /// Where.
+        path: PathBuf,
+        /// What the engine said.
+        reason: String,
+    },
+    /// It was written by another version.
+    #[error(
+        "the store has schema version {found}, and this darkroom reads version {SCHEMA_VERSION}; use the version that wrote it"
+    )]
+    Schema {
+        /// Which version.
+        found: u32,
+    },
+    /// Its records cannot be read.
+    #[error("the store's records cannot be read")]
+    Unreadable(#[source] StoreError),
+    /// The writer's thread did not start.
+    #[error("cannot start the store's writer")]
+    Thread(#[source] io::Error),
+}
+
+/// A value or a key, shared with the engine's cache.
+pub(super) type Bytes = sled::IVec;
+/// A key and its value.
+pub(super) type Entry = (Bytes, Bytes);
+
+/// An open engine.
+pub(super) struct Engine {
+    db: sled::Db,
+    /// sled's file once more, to sync it: sled's own `flush` never asks the disk to (`sync_file_range` does
+    /// not), so that a power cut would take back what was acknowledged.
+    log: File,
+}
+
+impl Engine {
+    pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Folder { path: folder.to_owned(), source };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let was_made = folder.join(MADE).exists();
+        let db = open_sled(folder, cache_bytes)?;
+        let log = File::open(folder.join("db")).map_err(failed)?;
+        let engine = Self { db, log };
+        match engine.schema()? {
+            Some(SCHEMA_VERSION) => {}
+            Some(found) => return Err(OpenError::Schema { found }),
+            // sled opens a file whose log it cannot find as an empty one.
+            None if was_made => return Err(damaged(folder, "its records are gone".to_owned())),
+            None => {
+                let version = SCHEMA_VERSION.to_be_bytes().to_vec();
+                let write = Writes::from([(keys::SCHEMA.to_vec(), Some(version))]);
+                engine.commit(write).map_err(OpenError::Unreadable)?;
+            }
+        }
+        if !was_made {
+            sync_new(folder).map_err(failed)?;
+        }
+        Ok(engine)
+    }
+
+    pub(super) fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        self.get_raw(key)?.map(|value| records::decode(&value)).transpose()
+    }
+
+    pub(super) fn get_raw(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.db.get(key).map_err(failure)
+    }
+
+    /// The entries of `range` in the order of their keys; from the end with `.rev()`.
+    pub(super) fn scan(
+        &self,
+        range: Range<Key>,
+    ) -> impl DoubleEndedIterator<Item = Result<Entry, StoreError>> {
+        self.db.range(range).map(|entry| entry.map_err(failure))
+    }
+
+    /// Up to `limit` records of `range`, in the order of their keys.
+    pub(super) fn scan_values<T: DeserializeOwned>(
+        &self,
+        range: Range<Key>,
+        limit: usize,
+    ) -> Result<Vec<T>, StoreError> {
+        self.scan(range).take(limit).map(|entry| records::decode(&entry?.1)).collect()
+    }
+
+    pub(super) fn first_key(&self, range: Range<Key>) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.scan(range).next().transpose()?.map(|(key, _)| key))
+    }
+
+    pub(super) fn last_key(&self, range: Range<Key>) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.scan(range).next_back().transpose()?.map(|(key, _)| key))
+    }
+
+    /// Makes all changes or none. They survive the process afterwards, and the machine after [`Engine::sync`].
+    pub(super) fn commit(&self, writes: Writes) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in writes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        self.db.apply_batch(batch).map_err(failure)?;
+        self.db.flush().map_err(failure)?;
+        Ok(())
+    }
+
+    /// Makes every commit so far survive a power cut.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.log.sync_data()
+    }
+
+    fn schema(&self) -> Result<Option<u32>, OpenError> {
+        let stored = self.get_raw(keys::SCHEMA).map_err(OpenError::Unreadable)?;
+        // A version that is not a number is none that this program knows.
+        Ok(stored.map(|version| version.as_ref().try_into().map_or(u32::MAX, u32::from_be_bytes)))
+    }
+}
+
+fn failure(error: sled::Error) -> StoreError {
+    StoreError::Engine(Box::new(error))
+}
+
+/// sled answers some damage with a panic instead of an error; neither leaves this function.
+fn open_sled(folder: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
+    let config = sled::Config::new()
+        .path(folder)
+        .cache_capacity(cache_bytes)
+        // The writer decides when to flush.
+        .flush_every_ms(None)
+        .segment_size(SEGMENT_BYTES);
+    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        Ok(Ok(db)) => Ok(db),
+        Ok(Err(sled::Error::Io(error))) if is_lock_failure(&error) => {
+            Err(OpenError::Locked(folder.to_owned()))
+        }
+        Ok(Err(sled::Error::Io(source))) => Err(OpenError::Folder { path: folder.to_owned(), source }),
+        Ok(Err(error)) => Err(damaged(folder, error.to_string())),
+        Err(panic) => Err(damaged(folder, panic_text(panic.as_ref()))),
+    }
+}
+
+fn damaged(folder: &Path, reason: String) -> OpenError {
+    OpenError::Damaged { path: folder.to_owned(), reason }
+}
+
+/// sled wraps the failed `flock` in an error of its own, kind `Other`, and all else it passes on as it is.
+fn is_lock_failure(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Other && error.to_string().contains("could not acquire lock")
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("the engine panicked").to_owned()
+}
+
+/// A new store's files and their names, down to the folder's own, must be on disk before anything in them
+/// counts; then the mark says that they are.
+fn sync_new(folder: &Path) -> io::Result<()> {
+    for name in ["conf", "db"] {
+        File::open(folder.join(name))?.sync_all()?;
+    }
+    sync_folder(folder)?;
+    if let Some(parent) = folder.canonicalize()?.parent() {
+        sync_folder(parent)?;
+    }
+    File::create(folder.join(MADE))?.sync_all()?;
+    sync_folder(folder)
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CACHE: u64 = 16 * 1024 * 1024;
+
+    #[test]
+    fn a_second_open_says_who_is_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let _engine = Engine::open(folder.path(), CACHE).unwrap();
+        assert!(matches!(Engine::open(folder.path(), CACHE), Err(OpenError::Locked(_))));
+    }
+
+    #[test]
+    fn a_damaged_store_is_an_error_that_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Engine::open(folder.path(), CACHE).unwrap());
+        let db = folder.path().join("db");
+        let length = std::fs::metadata(&db).unwrap().len();
+        for damage in [vec![0_u8; usize::try_from(length).unwrap()], Vec::new()] {
+            std::fs::write(&db, damage).unwrap();
+            let error = Engine::open(folder.path(), CACHE).err().unwrap();
+            assert!(error.to_string().contains("restore the folder from a backup"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_newer_store_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), CACHE).unwrap();
+        engine.commit(Writes::from([(keys::SCHEMA.to_vec(), Some(9_u32.to_be_bytes().to_vec()))])).unwrap();
+        drop(engine);
+        let error = Engine::open(folder.path(), CACHE).err().unwrap();
+        assert!(matches!(error, OpenError::Schema { found: 9 }), "{error}");
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), CACHE).unwrap();
+        let value = records::encode(&vec![7_u8; 50 * 1024]).unwrap();
+        let puts = (0..40_u8).map(|n| (vec![b'z', n], Some(value.clone())));
+        engine.commit(puts.collect()).unwrap();
+        engine.commit(Writes::from([(vec![b'z', 3], None)])).unwrap();
+        engine.sync().unwrap();
+        drop(engine);
+        let engine = Engine::open(folder.path(), CACHE).unwrap();
+        assert_eq!(engine.scan_values::<Vec<u8>>(keys::all(b'z'), 100).unwrap().len(), 39);
+        // Values of this size must stay in the log: sled never syncs what it keeps in files of its own.
+        let blobs = std::fs::read_dir(folder.path().join("blobs")).unwrap().count();
+        assert_eq!(blobs, 0);
+    }
+}

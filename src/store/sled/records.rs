@@ -1,0 +1,66 @@
+//! How a value is written: one byte for the layout's version, then postcard.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::id::JobId;
+use crate::store::StoreError;
+
+/// The version of every record's layout. A change of a stored type raises it, and `decode` learns the older one.
+const VERSION: u8 = 1;
+
+/// The largest value that is safe. sled moves a leaf that exceeds a quarter of a segment to a file
+/// that it never syncs; a leaf has up to 17 entries: 8 MiB / 4 / 17 = 123 KiB, and half of that is left
+/// for the engine's own framing.
+pub(super) const MAX_BYTES: usize = 60 * 1024;
+
+/// What an idempotency key stands for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct IdempotencyRecord {
+    pub(super) job: JobId,
+    pub(super) fingerprint: [u8; 32],
+}
+
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    let bytes =
+        postcard::to_extend(value, vec![VERSION]).map_err(|error| StoreError::Engine(error.into()))?;
+    if bytes.len() > MAX_BYTES {
+        return Err(StoreError::RecordTooLarge { bytes: bytes.len(), limit: MAX_BYTES });
+    }
+    Ok(bytes)
+}
+
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    match bytes.split_first() {
+        Some((&VERSION, record)) => {
+            postcard::from_bytes(record).map_err(|error| StoreError::Corrupt(error.to_string()))
+        }
+        Some((version, _)) => Err(StoreError::Corrupt(format!("unknown record version {version}"))),
+        None => Err(StoreError::Corrupt("empty record".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::job::Job;
+    use crate::domain::job::tests::{at, new_job};
+
+    #[test]
+    fn a_job_reads_back() {
+        let job = Job::accepted(new_job(3), at(9));
+        let bytes = encode(&job).unwrap();
+        assert_eq!(decode::<Job>(&bytes).unwrap(), job);
+        assert!(bytes.len() < 300, "a plain job takes {} bytes", bytes.len());
+    }
+
+    #[test]
+    fn damage_and_excess_are_errors() {
+        let bytes = encode(&Job::accepted(new_job(3), at(9))).unwrap();
+        assert!(matches!(decode::<Job>(&bytes[..20]), Err(StoreError::Corrupt(_))));
+        assert!(matches!(decode::<Job>(&[]), Err(StoreError::Corrupt(_))));
+        let newer = [&[VERSION + 1], &bytes[1..]].concat();
+        assert!(matches!(decode::<Job>(&newer), Err(StoreError::Corrupt(_))));
+        assert!(matches!(encode(&vec![0_u8; MAX_BYTES]), Err(StoreError::RecordTooLarge { .. })));
+    }
+}

@@ -1,0 +1,347 @@
+//! The one thread that changes anything.
+//!
+//! Steps queue up while the disk syncs; then all that wait are run one after another over the same
+//! batch, which is committed, synced once, and only then answered (group commit). So a step is
+//! plain code: nothing else writes, and it sees what the steps before it did.
+
+use std::collections::btree_map;
+use std::iter::Peekable;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot};
+
+use super::engine::{Engine, Entry, Writes};
+use super::keys::{self, Key};
+use super::records;
+use crate::store::{Signals, StoreError};
+
+/// Steps that may wait in front of the thread; who comes later waits for room.
+const QUEUE: usize = 1024;
+/// Steps that share a commit, so that none waits for an endless one.
+const STEPS_PER_COMMIT: usize = 512;
+/// Bytes after which a commit takes no further step: half a segment, so that a batch stays one piece of the log.
+const BYTES_PER_COMMIT: usize = 4 * 1024 * 1024;
+
+/// What a step's answer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// The change survives a power cut.
+    Synced,
+    /// The change survives the process; it rides along with the next sync.
+    Written,
+}
+
+/// What the writer and the readers share.
+pub(super) struct Shared {
+    pub(super) engine: Engine,
+    pub(super) source: String,
+    pub(super) signals: Signals,
+    pub(super) waiting_jobs: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn load(engine: Engine, source: String) -> Result<Self, StoreError> {
+        let waiting =
+            engine.scan(keys::all(keys::JOB_QUEUE)).try_fold(0, |count, entry| entry.map(|_| count + 1))?;
+        let shared =
+            Self { engine, source, signals: Signals::default(), waiting_jobs: AtomicU64::new(waiting) };
+        shared.signals.events.send_replace(shared.last_seq()?);
+        Ok(shared)
+    }
+
+    fn last_seq(&self) -> Result<u64, StoreError> {
+        let last = self.engine.last_key(keys::all(keys::EVENT))?;
+        Ok(last.as_deref().and_then(keys::seq_of).unwrap_or(0))
+    }
+}
+
+type Answer = Box<dyn FnOnce() + Send>;
+type Step = Box<dyn FnOnce(&mut Tx<'_>) -> Answer + Send>;
+
+enum Command {
+    Run(Durability, Step),
+    Stop,
+}
+
+/// The handle to the thread.
+pub(super) struct Writer {
+    commands: mpsc::Sender<Command>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    pub(super) fn start(shared: Arc<Shared>) -> std::io::Result<Self> {
+        let (commands, received) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || run(&shared, received))?;
+        Ok(Self { commands, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Runs `step`, and returns what it returned once that is as durable as asked for. A step that fails changes nothing.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        step: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (step, answer) = prepare(step);
+        self.commands.send(Command::Run(durability, step)).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// The same for a thread that may block; it panics on the runtime's own.
+    pub(super) fn write_blocking<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        step: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (step, answer) = prepare(step);
+        self.commands.blocking_send(Command::Run(durability, step)).map_err(|_| StoreError::Closed)?;
+        answer.blocking_recv().map_err(|_| StoreError::Closed)?
+    }
+
+    /// Ends the thread after the steps that already wait.
+    pub(super) async fn close(&self) {
+        let _ = self.commands.send(Command::Stop).await;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+fn prepare<T: Send + 'static>(
+    step: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+) -> (Step, oneshot::Receiver<Result<T, StoreError>>) {
+    let (reply, answer) = oneshot::channel();
+    let step = Box::new(move |tx: &mut Tx<'_>| {
+        let result = tx.attempt(step);
+        // Who asked may have gone away; the change stands all the same.
+        Box::new(move || drop(reply.send(result))) as Answer
+    });
+    (step, answer)
+}
+
+fn run(shared: &Shared, mut commands: mpsc::Receiver<Command>) {
+    let mut next_seq = *shared.signals.events.borrow() + 1;
+    while let Some(Command::Run(durability, step)) = commands.blocking_recv() {
+        let mut tx = Tx::new(shared, next_seq);
+        let mut synced = durability == Durability::Synced;
+        let mut answers = vec![step(&mut tx)];
+        let mut stop = false;
+        while answers.len() < STEPS_PER_COMMIT && tx.bytes < BYTES_PER_COMMIT {
+            match commands.try_recv() {
+                Ok(Command::Run(durability, step)) => {
+                    synced |= durability == Durability::Synced;
+                    answers.push(step(&mut tx));
+                }
+                Ok(Command::Stop) => {
+                    stop = true;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        next_seq = tx.next_seq;
+        commit(shared, tx, synced);
+        for answer in answers {
+            answer();
+        }
+        if stop {
+            break;
+        }
+    }
+    // What was only written is synced too before the process goes.
+    sync_or_abort(&shared.engine);
+}
+
+/// Commits, syncs, and tells those who wait for a change.
+fn commit(shared: &Shared, tx: Tx<'_>, synced: bool) {
+    let Tx { writes, waiting_delta, jobs_ready, deliveries_ready, next_seq, .. } = tx;
+    if writes.is_empty() {
+        return;
+    }
+    if let Err(error) = shared.engine.commit(writes) {
+        // Half of the engine's memory may have changed: only a fresh open knows what holds.
+        abort("commit", &error);
+    }
+    if synced {
+        sync_or_abort(&shared.engine);
+    }
+    // Two's complement: adding the wrapped value of a negative number subtracts.
+    shared.waiting_jobs.fetch_add(waiting_delta.cast_unsigned(), Ordering::AcqRel);
+    if jobs_ready {
+        shared.signals.jobs.notify_one();
+    }
+    if deliveries_ready {
+        shared.signals.deliveries.notify_one();
+    }
+    shared.signals.events.send_if_modified(|seq| std::mem::replace(seq, next_seq - 1) != next_seq - 1);
+}
+
+/// After a failed sync the kernel may have dropped the very pages that were to be written, and a second
+/// sync would report success. So the process ends; what it has not answered was never acknowledged.
+fn sync_or_abort(engine: &Engine) {
+    if let Err(error) = engine.sync() {
+        abort("sync", &error);
+    }
+}
+
+fn abort(what: &str, error: &(dyn std::error::Error + 'static)) -> ! {
+    tracing::error!(
+        error,
+        "the store could not {what}; the process ends so that nothing unsafe is acknowledged"
+    );
+    std::process::abort()
+}
+
+/// A batch in the making: reads see its writes, a failed step's writes are taken back.
+pub(super) struct Tx<'a> {
+    shared: &'a Shared,
+    writes: Writes,
+    /// What the running step overwrote in `writes`.
+    undo: Vec<(Key, Option<Option<Vec<u8>>>)>,
+    bytes: usize,
+    next_seq: u64,
+    waiting_delta: i64,
+    jobs_ready: bool,
+    deliveries_ready: bool,
+}
+
+impl<'a> Tx<'a> {
+    fn new(shared: &'a Shared, next_seq: u64) -> Self {
+        Self {
+            shared,
+            writes: Writes::new(),
+            undo: Vec::new(),
+            bytes: 0,
+            next_seq,
+            waiting_delta: 0,
+            jobs_ready: false,
+            deliveries_ready: false,
+        }
+    }
+
+    /// Runs one step; when it fails or panics, its writes are taken back.
+    fn attempt<T>(
+        &mut self,
+        step: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (next_seq, waiting_delta) = (self.next_seq, self.waiting_delta);
+        self.undo.clear();
+        let result = catch_unwind(AssertUnwindSafe(|| step(self)))
+            .unwrap_or_else(|_| Err(StoreError::Engine("a step of the store panicked".into())));
+        if result.is_err() {
+            for (key, before) in self.undo.drain(..).rev() {
+                match before {
+                    Some(write) => self.writes.insert(key, write),
+                    None => self.writes.remove(&key),
+                };
+            }
+            (self.next_seq, self.waiting_delta) = (next_seq, waiting_delta);
+        }
+        result
+    }
+
+    /// The public base URL for events of now.
+    pub(super) fn source(&self) -> &str {
+        &self.shared.source
+    }
+
+    /// The next place in the event log.
+    pub(super) fn take_seq(&mut self) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        seq
+    }
+
+    pub(super) fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        match self.writes.get(key) {
+            Some(write) => write.as_deref().map(records::decode).transpose(),
+            None => self.shared.engine.get(key),
+        }
+    }
+
+    /// Up to `limit` keys of `range`, in order.
+    pub(super) fn keys(&self, range: Range<Key>, limit: usize) -> Result<Vec<Key>, StoreError> {
+        let pending = self.writes.range(range.clone());
+        Merged { stored: self.shared.engine.scan(range).peekable(), pending: pending.peekable() }
+            .take(limit)
+            .collect()
+    }
+
+    pub(super) fn put<T: Serialize>(&mut self, key: Key, value: &T) -> Result<(), StoreError> {
+        let value = records::encode(value)?;
+        self.write(key, Some(value));
+        Ok(())
+    }
+
+    /// Replaces the index keys `before` by `after`, and notes what that wakes.
+    pub(super) fn reindex(&mut self, before: &[Key], after: &[Key]) {
+        for key in before.iter().filter(|key| !after.contains(key)) {
+            self.count(key, -1);
+            self.write(key.clone(), None);
+        }
+        for key in after.iter().filter(|key| !before.contains(key)) {
+            self.count(key, 1);
+            self.write(key.clone(), Some(Vec::new()));
+        }
+    }
+
+    fn count(&mut self, key: &[u8], delta: i64) {
+        match key.first() {
+            Some(&keys::JOB_QUEUE) => {
+                self.waiting_delta += delta;
+                self.jobs_ready |= delta > 0;
+            }
+            Some(&keys::DELIVERY_DUE) => self.deliveries_ready |= delta > 0,
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, key: Key, value: Option<Vec<u8>>) {
+        self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+        let before = self.writes.insert(key.clone(), value);
+        self.undo.push((key, before));
+    }
+}
+
+/// The keys of the engine and of the batch in one order; the batch decides what a key holds.
+struct Merged<'a, S: Iterator> {
+    stored: Peekable<S>,
+    pending: Peekable<btree_map::Range<'a, Key, Option<Vec<u8>>>>,
+}
+
+impl<S> Iterator for Merged<'_, S>
+where
+    S: Iterator<Item = Result<Entry, StoreError>>,
+{
+    type Item = Result<Key, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let pending_first = match (self.stored.peek(), self.pending.peek()) {
+                (None, None) => return None,
+                (Some(Err(_)), _) | (Some(_), None) => false,
+                (None, Some(_)) => true,
+                (Some(Ok((stored, _))), Some((pending, _))) => pending.as_slice() <= stored.as_ref(),
+            };
+            if !pending_first {
+                return self.stored.next().map(|entry| entry.map(|(key, _)| key.to_vec()));
+            }
+            let (key, write) = self.pending.next()?;
+            if matches!(self.stored.peek(), Some(Ok((stored, _))) if stored.as_ref() == key.as_slice()) {
+                self.stored.next();
+            }
+            if write.is_some() {
+                return Some(Ok(key.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The loops that time drives: claim, run, wait for the next.
+//!
+//! One loop takes jobs, one takes deliveries; both are [`work`]. What they do with what they took
+//! is the service's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::delivery::Delivery;
+use crate::domain::event::Event;
+use crate::domain::job::Job;
+use crate::service::{Service, ServiceError};
+
+/// How long to wait before the next claim after the store failed.
+const RETRY_CLAIM: Duration = Duration::from_secs(1);
+
+/// The running loops.
+pub struct Workers {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    cut_off: CancellationToken,
+}
+
+impl Workers {
+    /// Starts the loops; at most `attempts` deliveries are under way at once.
+    #[must_use]
+    pub fn start(service: &Arc<Service>, attempts: usize) -> Self {
+        let workers = Self {
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            cut_off: CancellationToken::new(),
+        };
+        let jobs = Jobs { service: Arc::clone(service), stop: workers.stop.clone() };
+        let deliveries =
+            Deliveries { service: Arc::clone(service), limit: attempts, cut_off: workers.cut_off.clone() };
+        workers.tasks.spawn(work(jobs, workers.stop.clone()));
+        workers.tasks.spawn(work(deliveries, workers.stop.clone()));
+        workers
+    }
+
+    /// Takes nothing more up, and gives running jobs back at their next step. Attempts go on.
+    pub fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+    }
+
+    /// Returns when everything that was taken up has ended or is given back.
+    pub async fn stopped(&self) {
+        self.tasks.wait().await;
+    }
+
+    /// Gives attempts under way back, too.
+    pub fn cut_off(&self) {
+        self.cut_off.cancel();
+    }
+}
+
+/// What a loop takes up, and what it does with it.
+trait Work: Send + Sync + 'static {
+    type Item: Send;
+
+    fn service(&self) -> &Service;
+    /// How much may run at once.
+    fn limit(&self) -> usize;
+    /// What says that there may be something to claim.
+    fn wake(&self) -> &Notify;
+    fn claim(&self, limit: usize) -> impl Future<Output = Result<Vec<Self::Item>, ServiceError>> + Send;
+    /// When there is next something to claim, without a wake-up.
+    fn next_due(&self) -> impl Future<Output = Result<Option<Timestamp>, ServiceError>> + Send;
+    fn run(&self, item: Self::Item) -> impl Future<Output = ()> + Send + 'static;
+}
+
+struct Jobs {
+    service: Arc<Service>,
+    stop: CancellationToken,
+}
+
+impl Work for Jobs {
+    type Item = Job;
+
+    fn service(&self) -> &Service {
+        &self.service
+    }
+
+    fn limit(&self) -> usize {
+        self.service.job_threads()
+    }
+
+    fn wake(&self) -> &Notify {
+        &self.service.signals().jobs
+    }
+
+    async fn claim(&self, limit: usize) -> Result<Vec<Job>, ServiceError> {
+        self.service.claim_jobs(limit).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, ServiceError> {
+        Ok(self.service.next_due().await?.job)
+    }
+
+    fn run(&self, job: Job) -> impl Future<Output = ()> + Send + 'static {
+        let (service, stop) = (Arc::clone(&self.service), self.stop.clone());
+        async move { service.process(job, &stop).await }
+    }
+}
+
+struct Deliveries {
+    service: Arc<Service>,
+    limit: usize,
+    cut_off: CancellationToken,
+}
+
+impl Work for Deliveries {
+    type Item = (Delivery, Event);
+
+    fn service(&self) -> &Service {
+        &self.service
+    }
+
+    fn limit(&self) -> usize {
+        self.limit
+    }
+
+    fn wake(&self) -> &Notify {
+        &self.service.signals().deliveries
+    }
+
+    async fn claim(&self, limit: usize) -> Result<Vec<Self::Item>, ServiceError> {
+        self.service.claim_deliveries(limit).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, ServiceError> {
+        Ok(self.service.next_due().await?.delivery)
+    }
+
+    fn run(&self, (delivery, event): Self::Item) -> impl Future<Output = ()> + Send + 'static {
+        let (service, cut_off) = (Arc::clone(&self.service), self.cut_off.clone());
+        async move { service.deliver(delivery, &event, &cut_off).await }
+    }
+}
+
+/// Claims as much as there is room for, runs each in a task of its own, and waits for room, a wake-up or
+/// the next due time; until `stop`, and then for what is running.
+async fn work<W: Work>(work: W, stop: CancellationToken) {
+    let room = Arc::new(Semaphore::new(work.limit()));
+    let running = TaskTracker::new();
+    while !stop.is_cancelled() {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            // Returned at once: it only waits until there is room for one.
+            permit = room.acquire() => drop(permit),
+        }
+        // A wake-up from here on, before the wait below, is not missed: `Notify` keeps one.
+        match work.claim(room.available_permits()).await {
+            Ok(items) if items.is_empty() => {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = work.wake().notified() => {}
+                    () = wait_until_due(&work) => {}
+                }
+            }
+            Ok(items) => {
+                for item in items {
+                    let permit = Arc::clone(&room).acquire_owned().await;
+                    let task = work.run(item);
+                    running.spawn(async move {
+                        task.await;
+                        drop(permit);
+                    });
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "nothing could be claimed");
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(RETRY_CLAIM) => {}
+                }
+            }
+        }
+    }
+    running.close();
+    running.wait().await;
+}
+
+async fn wait_until_due<W: Work>(work: &W) {
+    match work.next_due().await {
+        Ok(Some(due)) => work.service().clock().sleep_until(due).await,
+        // Only a wake-up brings work.
+        Ok(None) => std::future::pending().await,
+        // The next claim meets the same failure, and waits.
+        Err(_) => {}
+    }
+}

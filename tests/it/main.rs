@@ -1,0 +1,25 @@
+//! Darkroom from outside: one binary, one file a subject. Each test starts what production starts, on
+//! port 0 and a folder of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "a test that meets the unexpected fails on the spot, and nothing here is anyone's interface"
+)]
+
+mod bad_input;
+mod callbacks;
+mod crash;
+mod idempotency;
+mod jobs;
+mod pictures;
+mod queue;
+mod restart;
+mod server;
+mod support;
+mod verifiers;

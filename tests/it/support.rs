@@ -1,0 +1,154 @@
+//! What the tests share: a running service, a receiver of callbacks, and small pictures.
+
+use std::path::Path;
+use std::time::Duration;
+
+use darkroom::app::{self, Running};
+use darkroom::clock::Clock;
+use darkroom::config::{Config, Sources};
+use reqwest::multipart::{Form, Part};
+use reqwest::{Client, Response, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub mod picture;
+pub mod receiver;
+
+/// No wait in a test is longer: far beyond what any of them takes, also on a busy machine.
+pub const BOUND: Duration = Duration::from_secs(120);
+
+/// A running service.
+pub struct App {
+    pub running: Running,
+    pub http: Client,
+    pub folder: TempDir,
+}
+
+/// Flags for the configuration: a key and its value.
+pub type Flags<'a> = &'a [(&'static str, &'a str)];
+
+pub fn config(folder: &Path, flags: Flags<'_>) -> Config {
+    let fixed =
+        [("server.listen", "127.0.0.1:0".to_owned()), ("storage.data_dir", folder.display().to_string())];
+    let flags = flags.iter().map(|(key, value)| (*key, (*value).to_owned()));
+    Config::load(Sources { dev: true, flags: fixed.into_iter().chain(flags).collect(), ..Sources::default() })
+        .unwrap()
+}
+
+impl App {
+    pub async fn start() -> Self {
+        Self::with(&[], Clock::system()).await
+    }
+
+    pub async fn with(flags: Flags<'_>, clock: Clock) -> Self {
+        Self::on(tempfile::tempdir().unwrap(), flags, clock).await
+    }
+
+    /// On a folder that may hold what another left.
+    pub async fn on(folder: TempDir, flags: Flags<'_>, clock: Clock) -> Self {
+        let running = bounded(app::start(config(folder.path(), flags), clock)).await.unwrap();
+        Self { running, http: Client::builder().no_proxy().timeout(BOUND).build().unwrap(), folder }
+    }
+
+    pub async fn stop(self) -> TempDir {
+        bounded(self.running.shutdown()).await;
+        self.folder
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.running.base_url())
+    }
+
+    pub fn address(&self) -> String {
+        self.running.base_url().trim_start_matches("http://").to_owned()
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.http.get(self.url(path)).send().await.unwrap()
+    }
+
+    pub async fn get_json(&self, path: &str) -> Value {
+        let response = self.get(path).await;
+        assert_eq!(response.status(), StatusCode::OK, "GET {path}");
+        response.json().await.unwrap()
+    }
+
+    /// Submits a picture as multipart, with text fields.
+    pub async fn submit(&self, picture: Vec<u8>, fields: &[(&str, &str)]) -> Response {
+        self.http.post(self.url("/v1/jobs")).multipart(form(picture, fields)).send().await.unwrap()
+    }
+
+    /// Submits, and returns the accepted job.
+    pub async fn accepted(&self, picture: Vec<u8>, fields: &[(&str, &str)]) -> Value {
+        let response = self.submit(picture, fields).await;
+        let (status, body) = (response.status(), response.text().await.unwrap());
+        assert_eq!(status, StatusCode::ACCEPTED, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// Waits until the job's JSON is as wanted.
+    pub async fn job_when(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let path = format!("/v1/jobs/{id}");
+        eventually(async || Some(self.get_json(&path).await).filter(|job| wanted(job))).await
+    }
+
+    pub async fn finished(&self, id: &str) -> Value {
+        self.job_when(id, |job| !job["finished_at"].is_null()).await
+    }
+
+    /// The files under the folder of pictures, uploads included.
+    pub fn files(&self) -> Vec<String> {
+        let mut files = Vec::new();
+        for folder in ["uploads", "blobs"] {
+            collect(&self.folder.path().join(folder), &mut files);
+        }
+        files
+    }
+
+    pub fn signing_secret(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("signing-secret")).unwrap().trim().to_owned()
+    }
+}
+
+fn collect(folder: &Path, files: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            files.push(path.display().to_string());
+        }
+    }
+}
+
+pub fn form(picture: Vec<u8>, fields: &[(&str, &str)]) -> Form {
+    let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    fields
+        .fold(Form::new(), |form, (name, value)| form.text(name, value))
+        .part("image", Part::bytes(picture).file_name("picture"))
+}
+
+pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_else(|| panic!("no text at {pointer} in {value}"))
+}
+
+/// The result, or a failed test when it takes too long.
+pub async fn bounded<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(BOUND, future).await.expect("done within the bound")
+}
+
+/// Asks again and again until there is an answer, or the bound is reached.
+pub async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    bounded(async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+}
