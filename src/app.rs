@@ -69,6 +69,7 @@ pub enum StartError {
 
 /// A running service.
 pub struct Running {
+    local_url: String,
     base_url: String,
     service: Arc<Service>,
     store: Arc<dyn Store>,
@@ -83,8 +84,9 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let address = config.server.listen;
     let listen = |source| StartError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let local_url = format!("http://{}", listener.local_addr().map_err(listen)?);
     let base_url = match config.server.public_base_url.trim_end_matches('/') {
-        "" => format!("http://{}", listener.local_addr().map_err(listen)?),
+        "" => local_url.clone(),
         url => url.to_owned(),
     };
     let guard = Guard::new(GuardPolicy {
@@ -115,10 +117,16 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         async move { serve(listener, &service, bounds, stop).await }
     });
     tracing::info!(base_url, data_dir = %config.storage.data_dir.display(), "started");
-    Ok(Running { base_url, service, store, workers, server, stop, drain_timeout })
+    Ok(Running { local_url, base_url, service, store, workers, server, stop, drain_timeout })
 }
 
 impl Running {
+    /// The address that was bound, as a URL without a slash at the end.
+    #[must_use]
+    pub fn local_url(&self) -> &str {
+        &self.local_url
+    }
+
     /// What links begin with, without a slash at the end.
     #[must_use]
     pub fn base_url(&self) -> &str {

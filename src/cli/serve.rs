@@ -57,8 +57,8 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         () = signals.next() => return Err(CliError::Aborted),
     };
     // Whoever started it may not care to read this; the service runs all the same.
-    let _ = output::text(&format!("listening on {}", running.base_url()));
-    output::note(&hints.text(running.base_url()));
+    let _ = output::text(&format!("listening on {}", running.local_url()));
+    output::note(&hints.text(running.local_url()));
 
     signals.next().await;
     output::note("stopping when what is under way is done; a second signal stops at once");

@@ -1,6 +1,8 @@
 //! The walk through a PNG: chunks from IHDR to IEND.
 
-use std::io::{BufRead, Seek};
+use std::io::{self, BufRead, Read as _, Seek};
+
+use flate2::read::ZlibDecoder;
 
 use super::ImagingError;
 use super::container::{Header, Part, Role, Source, Visit, check_size, orientation};
@@ -13,6 +15,10 @@ pub(super) const PICTURE_CHUNKS: [[u8; 4]; 14] = [
     *b"IHDR", *b"PLTE", *b"IDAT", *b"IEND", *b"tRNS", *b"gAMA", *b"cHRM", *b"sRGB", *b"cICP", *b"mDCV",
     *b"cLLI", *b"acTL", *b"fcTL", *b"fdAT",
 ];
+
+/// What compressed text or a profile may expand to; libpng's own limit. Nothing here expands text, but
+/// the original is handed on to programs that may.
+const MAX_EXPANDED: u64 = 8_000_000;
 
 const SIGNATURE_LENGTH: u64 = 8;
 const CRC_LENGTH: u64 = 4;
@@ -34,6 +40,7 @@ pub(super) fn walk<R: BufRead + Seek>(
         let kind: [u8; 4] = source.array()?;
         match &kind {
             b"eXIf" => header.orientation = orientation(&source.block(length)?).unwrap_or(header.orientation),
+            b"zTXt" | b"iTXt" | b"iCCP" => check_expansion(kind, &source.block(length)?)?,
             _ => source.skip(length)?,
         }
         source.skip(CRC_LENGTH)?;
@@ -57,6 +64,25 @@ fn role(kind: [u8; 4]) -> Role {
     } else {
         Role::Metadata
     }
+}
+
+/// Refuses a chunk that is a bomb: a few kilobytes that expand a thousandfold.
+fn check_expansion(kind: [u8; 4], chunk: &[u8]) -> Result<(), ImagingError> {
+    // Keyword or name, NUL; for iTXt a flag, and two more texts after the method.
+    let mut parts = chunk.splitn(2, |byte| *byte == 0).skip(1);
+    let compressed = match (&kind, parts.next().unwrap_or_default()) {
+        (b"iTXt", [1, _, rest @ ..]) => rest.splitn(3, |byte| *byte == 0).nth(2),
+        (b"zTXt" | b"iCCP", [_, rest @ ..]) => Some(rest),
+        _ => None,
+    };
+    let mut expanded = ZlibDecoder::new(compressed.unwrap_or_default()).take(MAX_EXPANDED + 1);
+    // Where it is damaged it ends, and what came before counts.
+    let counted = io::copy(&mut expanded, &mut io::sink()).unwrap_or(0);
+    if counted > MAX_EXPANDED {
+        let detail = format!("its PNG metadata expands to more than {MAX_EXPANDED} bytes");
+        return Err(ImagingError::Undecodable { detail });
+    }
+    Ok(())
 }
 
 /// Width and height from IHDR, which must come first and be in order.
@@ -84,6 +110,11 @@ fn image_header<R: BufRead + Seek>(source: &mut Source<'_, R>) -> Result<(u32, u
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::ZlibEncoder;
+
     use super::*;
     use crate::imaging::fixtures::{
         assert_every_cut_is_found, exif, holed, picture, png, probed, with_chunks,
@@ -111,6 +142,23 @@ mod tests {
         assert!(matches!(sized(u32::MAX, u32::MAX), ImagingError::TooLarge { height: u32::MAX, .. }));
         assert!(matches!(sized(0, 7), ImagingError::Undecodable { .. }));
         assert!(matches!(sized(4, 4), ImagingError::Truncated { .. }));
+    }
+
+    #[test]
+    fn metadata_that_expands_without_measure_is_refused() {
+        let deflated = |length: usize| {
+            let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+            encoder.write_all(&vec![b'a'; length]).unwrap();
+            encoder.finish().unwrap()
+        };
+        for (kind, prefix) in
+            [(b"zTXt", b"k\0\0".as_slice()), (b"iCCP", b"k\0\0"), (b"iTXt", b"k\0\x01\0en\0k\0")]
+        {
+            let with =
+                |length| with_chunks(png(picture(4, 4)), &[(kind, &[prefix, &deflated(length)].concat())]);
+            assert!(probed(&with(1_000_000)).is_ok());
+            assert!(matches!(probed(&with(9_000_000)), Err(ImagingError::Undecodable { .. })));
+        }
     }
 
     #[test]

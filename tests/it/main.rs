@@ -14,6 +14,7 @@
 
 mod bad_input;
 mod callbacks;
+mod cli;
 mod crash;
 mod idempotency;
 mod jobs;
