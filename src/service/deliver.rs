@@ -7,6 +7,7 @@ use crate::clock::random_fraction;
 use crate::domain::delivery::{Attempt, Delivery, Verdict};
 use crate::domain::event::Event;
 use crate::notify::webhook::sender::{Outcome, Request};
+use crate::store::StoreError;
 
 impl Service {
     /// Takes up to `limit` deliveries that are due.
@@ -21,7 +22,11 @@ impl Service {
         let recorded = tokio::select! {
             recorded = self.attempt_delivery(&delivery, event) => recorded,
             () = cut_off.cancelled() => {
-                self.store.give_back_delivery(delivery.id, delivery.lease_token, self.clock.now()).await.map_err(Into::into)
+                match self.store.give_back_delivery(delivery.id, delivery.lease_token, self.clock.now()).await {
+                    // Its record was on its way already when it was cut off.
+                    Err(StoreError::StaleDelivery(_)) => Ok(()),
+                    other => other.map_err(ServiceError::from),
+                }
             }
         };
         if let Err(error) = recorded {

@@ -122,29 +122,19 @@ impl Service {
         let watch = self.watch(job, token, shutdown);
         tokio::pin!(work, watch);
         let mut current = Try { job, token, made: job.artifacts.len() };
-        let mut stopped = None;
         let result = loop {
             tokio::select! {
                 Some(step) = made.recv() => self.take(&mut current, step).await?,
                 result = &mut work => break result,
-                stop = &mut watch, if stopped.is_none() => {
-                    stopped = Some(stop?);
-                    // The next step finds the channel closed, and imaging returns from there.
-                    made.close();
-                }
+                // The thread finds the channel closed at its next step; nothing waits for it meanwhile.
+                stop = &mut watch => return stop.map(Some),
             }
         };
-        if stopped.is_none() {
-            while let Some(step) = made.recv().await {
-                self.take(&mut current, step).await?;
-            }
+        result?;
+        while let Some(step) = made.recv().await {
+            self.take(&mut current, step).await?;
         }
-        match (result, stopped) {
-            (Ok(()), None) => Ok(None),
-            // Finished all the same, but steps were thrown away; what is stored is not made again.
-            (Ok(()) | Err(ImagingError::Stopped), Some(stop)) => Ok(Some(stop)),
-            (Err(error), _) => Err(error.into()),
-        }
+        Ok(None)
     }
 
     /// Keeps the lease, until the work must stop.

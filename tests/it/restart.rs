@@ -1,6 +1,14 @@
 //! What was accepted goes on where it was.
 
-use darkroom::clock::Clock;
+use std::time::Duration;
+
+use darkroom::clock::{Clock, entropy};
+use darkroom::domain::client::ClientId;
+use darkroom::domain::id::{JobId, WorkerId};
+use darkroom::domain::image::{Format, Variant};
+use darkroom::domain::job::{Input, NewJob};
+use darkroom::store::sled::{Options, SledStore};
+use darkroom::store::{Store as _, Submission};
 
 use crate::support::receiver::Receiver;
 use crate::support::{App, picture, text};
@@ -54,5 +62,54 @@ async fn a_second_process_on_the_same_folder_is_refused() {
     let second = darkroom::app::start(crate::support::config(app.folder.path(), &[]), Clock::system()).await;
     let error = second.err().expect("refused").to_string();
     assert!(error.contains("in use by another darkroom process"), "{error}");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_ends_its_worker_each_time_fails_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = JobId::new(Clock::system().now(), &entropy());
+    // Four processes that take it up and die: nothing gives it back.
+    let path = folder.path().join("store");
+    tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        for round in 0..4 {
+            let options = Options { cache_bytes: 16 << 20, source: String::new() };
+            let store = SledStore::open(&path, options, Clock::system().now()).unwrap();
+            runtime.block_on(async {
+                let now = Clock::system().now();
+                if round == 0 {
+                    store.submit(Submission { job: new_job(id), idempotency: None }, now).await.unwrap();
+                }
+                let worker = WorkerId::new(now, &entropy());
+                let claimed = store.claim_jobs(worker, 1, Duration::from_secs(3600), now).await.unwrap();
+                assert_eq!(claimed[0].attempt, round + 1);
+                store.close().await;
+            });
+        }
+    })
+    .await
+    .unwrap();
+    let app = App::on(folder, &[("queue.max_tries", "4")], Clock::system()).await;
+    let job = app.finished(&id.to_string()).await;
+    assert_eq!((text(&job, "/status"), text(&job, "/error/code")), ("failed", "worker-lost"));
+    app.stop().await;
+}
+
+fn new_job(id: JobId) -> NewJob {
+    let input =
+        Input { filename: None, format: Format::Jpeg, bytes: 1, width: 1, height: 1, sha256: [0; 32] };
+    let (client, variants) = (ClientId::dev(), Variant::defaults());
+    NewJob { id, client, input, variants, callback: None, tags: Vec::new(), metadata: None }
+}
+
+#[tokio::test]
+async fn a_picture_that_takes_too_long_fails_and_says_so() {
+    let app = App::with(&[("imaging.max_time_ms", "1")], Clock::system()).await;
+    let receiver = Receiver::start(&[]).await;
+    let job = app.accepted(picture::jpeg(2000, 1500), &[("callback_url", &receiver.url)]).await;
+    let job = app.finished(text(&job, "/id")).await;
+    assert_eq!((text(&job, "/status"), text(&job, "/error/code")), ("failed", "processing-timeout"));
+    assert_eq!(text(&receiver.nth(1).await.json(), "/type"), "job.failed");
     app.stop().await;
 }
