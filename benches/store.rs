@@ -66,10 +66,10 @@ fn appends_per_second(folder: &Path) -> f64 {
 }
 
 /// How often `step` is done per second, with all producers at work.
-async fn rate<R: Future<Output = ()> + Send>(store: Arc<dyn Store>, step: fn(Arc<dyn Store>) -> R) -> f64
-where
-    R: 'static,
-{
+async fn rate<R: Future<Output = ()> + Send + 'static>(
+    store: Arc<dyn Store>,
+    step: fn(Arc<dyn Store>) -> R,
+) -> f64 {
     let (start, left) = (Instant::now(), Arc::new(AtomicUsize::new(JOBS)));
     let producers: Vec<_> = (0..PRODUCERS)
         .map(|_| {

@@ -10,7 +10,7 @@ use super::{Service, ServiceError, view};
 use crate::blobs::ORIGINAL;
 use crate::clock::random_fraction;
 use crate::domain::job::{Artifact, Job, JobError, TransitionError};
-use crate::imaging::{self, ImagingError, Rendered, Stage, Step};
+use crate::imaging::{self, Rendered, Stage, Step};
 use crate::store::{Ending, StoreError};
 
 /// Steps that imaging may be ahead of the disk: one artifact being stored, one finished.

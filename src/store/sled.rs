@@ -106,16 +106,20 @@ impl Store for SledStore {
 
     async fn extend_job(&self, id: JobId, token: u64, until: Timestamp) -> Result<(), StoreError> {
         self.writer
-            .write(Durability::Written, move |tx| jobs::update(tx, id, |job| job.extend_lease(token, until)))
+            .write(Durability::Written, move |tx| {
+                tx.update(id, |job: &mut Job| job.extend_lease(token, until))
+            })
             .await
+            .map(drop)
     }
 
     async fn add_artifact(&self, id: JobId, token: u64, artifact: Artifact) -> Result<(), StoreError> {
         self.writer
             .write(Durability::Written, move |tx| {
-                jobs::update(tx, id, |job| job.add_artifact(token, artifact))
+                tx.update(id, |job: &mut Job| job.add_artifact(token, artifact))
             })
             .await
+            .map(drop)
     }
 
     async fn finish_job(

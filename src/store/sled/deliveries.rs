@@ -19,10 +19,6 @@ const FREED_PER_CLAIM: usize = 128;
 /// Deliveries of one job, and attempts of one delivery, that a list shows: far more than there can be.
 const LIST_LIMIT: usize = 1000;
 
-pub(super) fn insert(tx: &mut Tx<'_>, delivery: &Delivery) -> Result<(), StoreError> {
-    save(tx, None, delivery)
-}
-
 pub(super) fn claim(
     tx: &mut Tx<'_>,
     worker: WorkerId,
@@ -34,9 +30,8 @@ pub(super) fn claim(
     let until = now.checked_add(lease).unwrap_or(Timestamp::MAX);
     let mut claimed = Vec::new();
     for key in tx.keys(keys::due(keys::DELIVERY_DUE, now), limit)? {
-        let id = id_in(&key)?;
-        update(tx, id, |delivery| delivery.claim(worker, until))?;
-        let delivery = load(tx, id)?;
+        let id = DeliveryId::from_bytes(keys::last_id(&key)?);
+        let delivery = update(tx, id, |delivery| delivery.claim(worker, until))?;
         let event = tx.get(&keys::event(delivery.event_seq))?.ok_or(StoreError::NotFound)?;
         claimed.push((delivery, event));
     }
@@ -51,9 +46,8 @@ pub(super) fn settle(
     verdict: &Verdict,
     now: Timestamp,
 ) -> Result<Delivery, StoreError> {
-    update(tx, id, |delivery| delivery.settle(token, attempt, verdict, now))?;
     tx.put(keys::attempt(id, attempt.number), attempt)?;
-    load(tx, id)
+    update(tx, id, |delivery| delivery.settle(token, attempt, verdict, now))
 }
 
 pub(super) fn give_back(
@@ -62,7 +56,8 @@ pub(super) fn give_back(
     token: u64,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    update(tx, id, |delivery| delivery.give_back(token, now))
+    update(tx, id, |delivery| delivery.give_back(token, now))?;
+    Ok(())
 }
 
 /// Takes every delivery from its worker: when none can be alive.
@@ -72,7 +67,7 @@ pub(super) fn free_all(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), StoreError
 
 fn free(tx: &mut Tx<'_>, leases: Range<Key>, limit: usize, now: Timestamp) -> Result<(), StoreError> {
     for key in tx.keys(leases, limit)? {
-        update(tx, id_in(&key)?, |delivery| delivery.lose_worker(now))?;
+        update(tx, DeliveryId::from_bytes(keys::last_id(&key)?), |delivery| delivery.lose_worker(now))?;
     }
     Ok(())
 }
@@ -84,8 +79,8 @@ pub(super) fn get(engine: &Engine, id: DeliveryId) -> Result<Option<Delivery>, S
 pub(super) fn of_job(engine: &Engine, job: JobId) -> Result<Vec<Delivery>, StoreError> {
     let ids = engine.scan(keys::deliveries_of(job)).take(LIST_LIMIT);
     ids.filter_map(|entry| {
-        let id = entry.and_then(|(key, _)| id_in(&key));
-        id.and_then(|id| get(engine, id)).transpose()
+        let id = entry.and_then(|(key, _)| keys::last_id(&key));
+        id.and_then(|id| get(engine, DeliveryId::from_bytes(id))).transpose()
     })
     .collect()
 }
@@ -98,12 +93,10 @@ fn update(
     tx: &mut Tx<'_>,
     id: DeliveryId,
     change: impl FnOnce(&mut Delivery) -> Result<(), StaleDelivery>,
-) -> Result<(), StoreError> {
-    let before = load(tx, id)?;
-    let mut delivery = before.clone();
-    change(&mut delivery)?;
-    save(tx, Some(&before), &delivery)?;
-    show_in_job(tx, &delivery)
+) -> Result<Delivery, StoreError> {
+    let delivery = tx.update(id, change)?;
+    show_in_job(tx, &delivery)?;
+    Ok(delivery)
 }
 
 /// Keeps the job's view of its callback in step, if this is the delivery it shows: the latest one.
@@ -115,31 +108,4 @@ fn show_in_job(tx: &mut Tx<'_>, delivery: &Delivery) -> Result<(), StoreError> {
     *latest = delivery.progress();
     job.revision += 1;
     tx.put(key, &job)
-}
-
-fn load(tx: &Tx<'_>, id: DeliveryId) -> Result<Delivery, StoreError> {
-    tx.get(&keys::delivery(id))?.ok_or(StoreError::NotFound)
-}
-
-/// Writes the record, and the index entries that follow from it.
-fn save(tx: &mut Tx<'_>, before: Option<&Delivery>, delivery: &Delivery) -> Result<(), StoreError> {
-    tx.put(keys::delivery(delivery.id), delivery)?;
-    tx.reindex(&before.map(index).unwrap_or_default(), &index(delivery));
-    Ok(())
-}
-
-fn index(delivery: &Delivery) -> Vec<Key> {
-    let mut index = vec![keys::delivery_of_job(delivery.job_id, delivery.id)];
-    match (delivery.lease, delivery.next_attempt_at) {
-        (Some(lease), _) => index.push(keys::delivery_lease(lease.until, delivery.id)),
-        (None, Some(due)) => index.push(keys::delivery_due(due, delivery.id)),
-        (None, None) => {}
-    }
-    index
-}
-
-fn id_in(key: &[u8]) -> Result<DeliveryId, StoreError> {
-    keys::last_id(key)
-        .map(DeliveryId::from_bytes)
-        .ok_or_else(|| StoreError::Corrupt("an index entry without an id".to_owned()))
 }

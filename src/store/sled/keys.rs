@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::domain::client::ClientId;
 use crate::domain::id::{DeliveryId, JobId};
 use crate::domain::job::JobStatus;
+use crate::store::StoreError;
 
 /// A key's bytes.
 pub(super) type Key = Vec<u8>;
@@ -108,21 +109,15 @@ pub(super) fn due(prefix: u8, now: Timestamp) -> Range<Key> {
 
 /// All jobs, or all that stand at `status`, older than `before`.
 pub(super) fn jobs(status: Option<JobStatus>, before: Option<JobId>) -> Range<Key> {
-    let mut first = match status {
+    let first = match status {
         Some(status) => vec![JOB_BY_STATUS, status_byte(status)],
         None => vec![JOB],
     };
+    // No id is above sixteen 0xff, and the seventeenth puts the end behind that one too.
     let end = match before {
-        Some(id) => key(first[0], &[&first[1..], id.as_bytes()]),
-        None => {
-            let mut end = first.clone();
-            if let Some(last) = end.last_mut() {
-                *last += 1;
-            }
-            end
-        }
+        Some(id) => [first.as_slice(), id.as_bytes()].concat(),
+        None => [first.as_slice(), &[0xff; 17]].concat(),
     };
-    first.shrink_to_fit();
     first..end
 }
 
@@ -139,8 +134,8 @@ pub(super) fn attempts_of(delivery: DeliveryId) -> Range<Key> {
 }
 
 /// The 16 bytes of the id that ends a key.
-pub(super) fn last_id(key: &[u8]) -> Option<[u8; 16]> {
-    key.last_chunk().copied()
+pub(super) fn last_id(key: &[u8]) -> Result<[u8; 16], StoreError> {
+    key.last_chunk().copied().ok_or_else(|| StoreError::Corrupt("an index entry without an id".to_owned()))
 }
 
 /// The time that follows the prefix.
@@ -170,7 +165,7 @@ mod tests {
         assert!(range.contains(&job_queue(at(1000), id)));
         assert!(!range.contains(&job_queue(at(1001), JobId::from_bytes([0; 16]))));
         assert_eq!(time_of(&job_queue(at(1000), id)), Some(at(1000)));
-        assert_eq!(last_id(&job_queue(at(1000), id)), Some(*id.as_bytes()));
+        assert_eq!(last_id(&job_queue(at(1000), id)).unwrap(), *id.as_bytes());
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! How a value is written: one byte for the layout's version, then postcard.
+//! How a value is written (one byte for the layout's version, then postcard), and by which keys it is found.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::id::JobId;
+use super::keys::{self, Key};
+use crate::domain::delivery::Delivery;
+use crate::domain::id::{DeliveryId, JobId};
+use crate::domain::job::{Job, JobStatus};
 use crate::store::StoreError;
 
 /// The version of every record's layout. A change of a stored type raises it, and `decode` learns the older one.
@@ -13,6 +16,64 @@ const VERSION: u8 = 1;
 /// that it never syncs; a leaf has up to 17 entries: 8 MiB / 4 / 17 = 123 KiB, and half of that is left
 /// for the engine's own framing.
 pub(super) const MAX_BYTES: usize = 60 * 1024;
+
+/// A record whose index entries follow from it.
+pub(super) trait Indexed: Serialize + DeserializeOwned + Clone {
+    type Id: Copy;
+
+    /// Where it is kept.
+    fn key(id: Self::Id) -> Key;
+
+    fn id(&self) -> Self::Id;
+
+    /// The keys by which it is found.
+    fn index(&self) -> Vec<Key>;
+}
+
+impl Indexed for Job {
+    type Id = JobId;
+
+    fn key(id: JobId) -> Key {
+        keys::job(id)
+    }
+
+    fn id(&self) -> JobId {
+        self.id
+    }
+
+    fn index(&self) -> Vec<Key> {
+        let mut index = vec![keys::job_by_status(self.status, self.id)];
+        if self.status == JobStatus::Queued {
+            index.push(keys::job_queue(self.due_at, self.id));
+        }
+        if let Some(lease) = self.lease {
+            index.push(keys::job_lease(lease.until, self.id));
+        }
+        index
+    }
+}
+
+impl Indexed for Delivery {
+    type Id = DeliveryId;
+
+    fn key(id: DeliveryId) -> Key {
+        keys::delivery(id)
+    }
+
+    fn id(&self) -> DeliveryId {
+        self.id
+    }
+
+    fn index(&self) -> Vec<Key> {
+        let mut index = vec![keys::delivery_of_job(self.job_id, self.id)];
+        match (self.lease, self.next_attempt_at) {
+            (Some(lease), _) => index.push(keys::delivery_lease(lease.until, self.id)),
+            (None, Some(due)) => index.push(keys::delivery_due(due, self.id)),
+            (None, None) => {}
+        }
+        index
+    }
+}
 
 /// What an idempotency key stands for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,7 +104,6 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::job::Job;
     use crate::domain::job::tests::{at, new_job};
 
     #[test]

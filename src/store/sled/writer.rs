@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::engine::{Engine, Entry, Writes};
 use super::keys::{self, Key};
-use super::records;
+use super::records::{self, Indexed};
 use crate::store::{Signals, StoreError};
 
 /// Steps that may wait in front of the thread; who comes later waits for room.
@@ -201,6 +201,12 @@ fn abort(what: &str, error: &(dyn std::error::Error + 'static)) -> ! {
     std::process::abort()
 }
 
+/// A record on its way from a load to a save, with the index entries that it had.
+pub(super) struct Checkout<R> {
+    pub(super) record: R,
+    index: Vec<Key>,
+}
+
 /// A batch in the making: reads see its writes, a failed step's writes are taken back.
 pub(super) struct Tx<'a> {
     shared: &'a Shared,
@@ -282,8 +288,50 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
+    /// The record of this id.
+    pub(super) fn load<R: Indexed>(&self, id: R::Id) -> Result<R, StoreError> {
+        self.get(&R::key(id))?.ok_or(StoreError::NotFound)
+    }
+
+    /// Writes a record that is new, and its index entries.
+    pub(super) fn insert<R: Indexed>(&mut self, record: &R) -> Result<(), StoreError> {
+        self.put(R::key(record.id()), record)?;
+        self.reindex(&[], &record.index());
+        Ok(())
+    }
+
+    /// The record of this id, to be changed and then saved.
+    pub(super) fn checkout<R: Indexed>(&self, id: R::Id) -> Result<Checkout<R>, StoreError> {
+        let record: R = self.load(id)?;
+        Ok(Checkout { index: record.index(), record })
+    }
+
+    /// Writes a changed record, and the difference of its index entries.
+    pub(super) fn save<R: Indexed>(
+        &mut self,
+        Checkout { record, index }: Checkout<R>,
+    ) -> Result<R, StoreError> {
+        self.put(R::key(record.id()), &record)?;
+        self.reindex(&index, &record.index());
+        Ok(record)
+    }
+
+    /// Changes a record.
+    pub(super) fn update<R: Indexed, E>(
+        &mut self,
+        id: R::Id,
+        change: impl FnOnce(&mut R) -> Result<(), E>,
+    ) -> Result<R, StoreError>
+    where
+        StoreError: From<E>,
+    {
+        let mut checkout = self.checkout(id)?;
+        change(&mut checkout.record)?;
+        self.save(checkout)
+    }
+
     /// Replaces the index keys `before` by `after`, and notes what that wakes.
-    pub(super) fn reindex(&mut self, before: &[Key], after: &[Key]) {
+    fn reindex(&mut self, before: &[Key], after: &[Key]) {
         for key in before.iter().filter(|key| !after.contains(key)) {
             self.count(key, -1);
             self.write(key.clone(), None);
