@@ -22,9 +22,9 @@ use darkroom::domain::client::ClientId;
 use darkroom::domain::event::EventKind;
 use darkroom::domain::id::{JobId, WorkerId};
 use darkroom::domain::image::{Format, Variant};
-use darkroom::domain::job::{Callback, Input, NewJob};
+use darkroom::domain::job::{Callback, Input, NewJob, Priority};
 use darkroom::store::sled::{Options, SledStore};
-use darkroom::store::{Ending, Store, Submission};
+use darkroom::store::{Ending, Policy, Store, Submission};
 
 const PRODUCERS: usize = 64;
 const JOBS: usize = 20_000;
@@ -33,7 +33,10 @@ const CLAIM: usize = 16;
 fn main() {
     let folder = tempfile::tempdir_in(std::env::var("BENCH_DIR").unwrap_or_else(|_| ".".to_owned())).unwrap();
     let disk = appends_per_second(folder.path());
-    let options = Options { cache_bytes: 64 * 1024 * 1024, source: "http://127.0.0.1:8080".to_owned() };
+    let day = Duration::from_secs(24 * 60 * 60);
+    let policy =
+        Policy { source: "http://127.0.0.1:8080".to_owned(), keep_finished: 30 * day, keep_deleted: 7 * day };
+    let options = Options { cache_bytes: 64 * 1024 * 1024, policy };
     let store: Arc<dyn Store> =
         Arc::new(SledStore::open(&folder.path().join("store"), options, Clock::system().now()).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -110,6 +113,9 @@ async fn submit(store: Arc<dyn Store>) {
             secret: None,
             latest: None,
         }),
+        priority: Priority::Normal,
+        start_at: None,
+        deadline_ms: None,
         tags: Vec::new(),
         metadata: Some(r#"{"order":"A-10087","customer":{"id":4711}}"#.to_owned()),
     };

@@ -25,8 +25,8 @@ use crate::imaging::Pool;
 use crate::notify::webhook::guard::{Guard, GuardPolicy};
 use crate::notify::webhook::sender::{Sender, SenderConfig, SenderError};
 use crate::service::{Parts, Service, Settings};
-use crate::store::Store;
 use crate::store::sled::{OpenError, Options, SledStore};
+use crate::store::{Policy, Store};
 use crate::worker::Workers;
 
 /// What an attempt's lease exceeds its deadline by: the time to record it.
@@ -190,7 +190,12 @@ fn open_files(config: &Config, source: String, clock: &Clock) -> Result<Files, S
     let folder = &config.storage.data_dir;
     let failed = |source| StartError::Data { path: folder.clone(), source };
     std::fs::create_dir_all(folder).map_err(failed)?;
-    let options = Options { cache_bytes: config.storage.cache_mib.saturating_mul(1024 * 1024), source };
+    let policy = Policy {
+        source,
+        keep_finished: Duration::from_millis(config.retention.finished_ms),
+        keep_deleted: Duration::from_millis(config.retention.deleted_ms),
+    };
+    let options = Options { cache_bytes: config.storage.cache_mib.saturating_mul(1024 * 1024), policy };
     let store = SledStore::open(&config.storage.store_dir(), options, clock.now())?;
     let blobs = Blobs::open(folder).map_err(failed)?;
     let signing_secret = signing_secret(config)?;

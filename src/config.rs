@@ -38,6 +38,8 @@ pub struct Config {
     pub storage: Storage,
     /// Jobs that wait and jobs that run.
     pub queue: Queue,
+    /// How long things are kept.
+    pub retention: Retention,
     /// What a picture may cost.
     pub imaging: Imaging,
     /// Deliveries over HTTP.
@@ -80,6 +82,16 @@ pub struct Queue {
     pub heartbeat_ms: u64,
     pub max_tries: u32,
     pub retry_delay_ms: u64,
+}
+
+/// Section `[retention]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in config/default.toml")]
+pub struct Retention {
+    pub finished_ms: u64,
+    pub deleted_ms: u64,
+    pub interval_ms: u64,
 }
 
 /// Section `[imaging]`.
@@ -206,7 +218,7 @@ impl Config {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        let positive: [(&'static str, u64); 12] = [
+        let positive: [(&'static str, u64); 13] = [
             ("server.header_timeout_ms", self.server.header_timeout_ms),
             ("server.body_idle_timeout_ms", self.server.body_idle_timeout_ms),
             ("server.body_timeout_ms", self.server.body_timeout_ms),
@@ -215,6 +227,7 @@ impl Config {
             ("queue.capacity", self.queue.capacity),
             ("queue.heartbeat_ms", self.queue.heartbeat_ms),
             ("queue.max_tries", self.queue.max_tries.into()),
+            ("retention.interval_ms", self.retention.interval_ms),
             ("callbacks.timeout_ms", self.callbacks.timeout_ms),
             ("callbacks.concurrency", self.callbacks.concurrency as u64),
             ("callbacks.max_attempts", self.callbacks.max_attempts.into()),

@@ -5,18 +5,21 @@
 //! documentation says "written": that survives the process but may be lost with the machine.
 //! Times are passed in.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use crate::domain::client::ClientId;
-use crate::domain::delivery::{Attempt, Delivery, StaleDelivery, Verdict};
+use crate::domain::delivery::{Attempt, Delivery, DeliveryState, StaleDelivery, Verdict};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, JobId, WorkerId};
 use crate::domain::job::{Artifact, Job, JobError, JobStatus, NewJob, TransitionError};
 
+mod audit;
 pub mod sled;
 
 /// The named use-cases that an engine implements.
@@ -29,9 +32,10 @@ pub trait Store: Send + Sync + 'static {
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;
 
     /// A page of jobs, newest first.
-    async fn jobs(&self, query: JobQuery) -> Result<Vec<Job>, StoreError>;
+    async fn jobs(&self, query: JobQuery) -> Result<JobPage, StoreError>;
 
-    /// Takes up to `limit` jobs that are due, oldest due time first, and those whose lease ran out.
+    /// Takes up to `limit` jobs: one client after another, and of a client's own by priority, then age. First
+    /// does what [`Store::sweep_jobs`] does. Takes none while work is paused.
     async fn claim_jobs(
         &self,
         worker: WorkerId,
@@ -40,8 +44,12 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Vec<Job>, StoreError>;
 
-    /// A heartbeat: the lease runs until `until`. Written.
-    async fn extend_job(&self, id: JobId, token: u64, until: Timestamp) -> Result<(), StoreError>;
+    /// Does what is due by `now`, a bounded number of each: jobs whose time to start has come become ready, those
+    /// whose lease ran out are queued again, those whose deadline passed fail.
+    async fn sweep_jobs(&self, now: Timestamp) -> Result<(), StoreError>;
+
+    /// A heartbeat: the lease runs until `until`. The job says whether it was called off. Written.
+    async fn extend_job(&self, id: JobId, token: u64, until: Timestamp) -> Result<Job, StoreError>;
 
     /// Notes a stored artifact, so that a repeated try goes on from there. Written.
     async fn add_artifact(&self, id: JobId, token: u64, artifact: Artifact) -> Result<(), StoreError>;
@@ -54,6 +62,18 @@ pub trait Store: Send + Sync + 'static {
         ending: Ending,
         now: Timestamp,
     ) -> Result<Job, StoreError>;
+
+    /// Calls a job off: a queued one is cancelled, a running one is asked to stop.
+    async fn cancel_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError>;
+
+    /// Queues a job again that failed or was cancelled.
+    async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError>;
+
+    /// Hides a job from lists until it is restored or purged, and cancels it unless it has ended.
+    async fn delete_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError>;
+
+    /// Takes a deletion back.
+    async fn restore_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError>;
 
     /// Takes up to `limit` deliveries that are due, oldest due time first, each with its event.
     /// Written: a lost claim costs an attempt that is made again.
@@ -89,6 +109,29 @@ pub trait Store: Send + Sync + 'static {
 
     /// Up to `limit` events whose `seq` is greater than `after`, in order.
     async fn events_after(&self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// Up to `limit` events of a job whose `seq` is greater than `after`, in order.
+    async fn events_of(&self, job: JobId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// Removes jobs whose time to be purged has come, up to `limit` of them, each with all that belongs to it:
+    /// events, deliveries, attempts, idempotency key. Their pictures are listed as [`Garbage`] in the same commit.
+    /// A job with a callback that is still on its way is kept until that has ended.
+    async fn purge(&self, limit: usize, now: Timestamp) -> Result<Purged, StoreError>;
+
+    /// Up to `limit` purged jobs whose pictures are still to be removed.
+    async fn garbage(&self, limit: usize) -> Result<Vec<Garbage>, StoreError>;
+
+    /// The pictures of these are removed. Written: losing it costs a look for files that are gone.
+    async fn forget_garbage(&self, jobs: Vec<JobId>) -> Result<(), StoreError>;
+
+    /// Stops or continues taking jobs in, and working on them. It outlasts the process.
+    async fn set_paused(&self, paused: Paused) -> Result<(), StoreError>;
+
+    /// What is paused.
+    fn paused(&self) -> Paused;
+
+    /// Looks at every record and checks the books; it takes time in proportion to the store.
+    async fn audit(&self) -> Result<Audit, StoreError>;
 
     /// When there is next something to claim.
     async fn next_due(&self) -> Result<NextDue, StoreError>;
@@ -141,21 +184,103 @@ pub enum Ending {
     Failed(JobError),
     /// It may succeed another time, not before then.
     RetryAt(JobError, Timestamp),
-    /// The process stops; the try is not counted.
-    GivenBack,
+    /// It was called off.
+    Cancelled,
+    /// It was cut off for no fault of its own, and goes on at once or then; the try is not counted.
+    GivenBack(Option<Timestamp>),
 }
 
 /// Which jobs a page holds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct JobQuery {
-    /// Whose jobs.
-    pub client: ClientId,
+    /// Only this client's.
+    pub client: Option<ClientId>,
     /// Only those that stand here.
     pub status: Option<JobStatus>,
+    /// Only those with this label.
+    pub tag: Option<String>,
+    /// Only those accepted later than this.
+    pub created_after: Option<Timestamp>,
+    /// Only those accepted earlier than this.
+    pub created_before: Option<Timestamp>,
+    /// Deleted ones too.
+    pub include_deleted: bool,
     /// Only those older than this one: where the previous page ended.
     pub before: Option<JobId>,
     /// How many at most.
     pub limit: usize,
+}
+
+impl JobQuery {
+    /// Whether a job is one of those asked for, whatever page it is on.
+    #[must_use]
+    pub fn matches(&self, job: &Job) -> bool {
+        self.client.as_ref().is_none_or(|client| *client == job.client)
+            && self.status.is_none_or(|status| status == job.status)
+            && self.tag.as_ref().is_none_or(|tag| job.tags.contains(tag))
+            && self.created_after.is_none_or(|time| job.created_at > time)
+            && self.created_before.is_none_or(|time| job.created_at < time)
+            && (self.include_deleted || job.deleted_at.is_none())
+    }
+}
+
+/// A page of jobs.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct JobPage {
+    /// Newest first. There may be fewer than asked for although there are more: an engine looks at so many
+    /// records for one page and no more.
+    pub jobs: Vec<Job>,
+    /// Where the next page begins, as its `before`; `None` on the last page.
+    pub next: Option<JobId>,
+}
+
+/// What a purge did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Purged {
+    /// Jobs that are gone.
+    pub jobs: usize,
+    /// Whether more are due to go.
+    pub more: bool,
+}
+
+/// The pictures of a job that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Garbage {
+    /// Whose they were.
+    pub job: JobId,
+    /// Their names: the original and the artifacts.
+    pub names: Vec<String>,
+}
+
+/// What is stopped until somebody says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Paused {
+    /// No jobs are taken in.
+    pub intake: bool,
+    /// No jobs are claimed; what runs goes on.
+    pub work: bool,
+}
+
+/// How long things are kept, and under which name they are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The public base URL, which each event keeps as its source.
+    pub source: String,
+    /// How long a job that has ended is kept.
+    pub keep_finished: Duration,
+    /// How long a deleted job can be restored.
+    pub keep_deleted: Duration,
+}
+
+/// The books, counted from the records themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Audit {
+    /// Jobs by where they stand.
+    pub jobs: BTreeMap<JobStatus, u64>,
+    /// Deliveries by where they stand.
+    pub deliveries: BTreeMap<DeliveryState, u64>,
+    /// What does not fit together, each in a sentence; the first hundred.
+    pub faults: Vec<String>,
 }
 
 /// The times of the next claims that can succeed.

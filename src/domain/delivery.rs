@@ -19,7 +19,7 @@ use super::job::{Callback, CallbackProgress, Lease};
 use super::secret::SigningSecret;
 
 /// Where a delivery stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum DeliveryState {
     /// Waits until its next attempt is due.
     Pending,
@@ -32,6 +32,12 @@ pub enum DeliveryState {
 }
 
 impl DeliveryState {
+    /// Whether its fate is known.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Delivered | Self::Exhausted)
+    }
+
     /// The name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -19,12 +19,23 @@ pub enum EventKind {
     JobFailed,
     /// The job was called off.
     JobCancelled,
+    /// The job was hidden from lists, until it is restored or purged.
+    JobDeleted,
+    /// A deletion was taken back.
+    JobRestored,
 }
 
 impl EventKind {
     /// The kinds a callback may ask for.
-    pub const ALL: [Self; 5] =
-        [Self::JobQueued, Self::JobStarted, Self::JobCompleted, Self::JobFailed, Self::JobCancelled];
+    pub const ALL: [Self; 7] = [
+        Self::JobQueued,
+        Self::JobStarted,
+        Self::JobCompleted,
+        Self::JobFailed,
+        Self::JobCancelled,
+        Self::JobDeleted,
+        Self::JobRestored,
+    ];
 
     /// The kinds a callback gets when it asks for none: how the job ended.
     pub const TERMINAL: [Self; 3] = [Self::JobCompleted, Self::JobFailed, Self::JobCancelled];
@@ -38,6 +49,8 @@ impl EventKind {
             Self::JobCompleted => "job.completed",
             Self::JobFailed => "job.failed",
             Self::JobCancelled => "job.cancelled",
+            Self::JobDeleted => "job.deleted",
+            Self::JobRestored => "job.restored",
         }
     }
 

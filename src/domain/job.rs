@@ -1,14 +1,17 @@
 //! A job: its states, and the only functions that move it from one to another.
 //!
 //! ```text
-//! queued ─► processing ─► completed | failed
-//!    ▲           │
-//!    └───────────┘  lease ran out, given back, or a failed try that may be repeated
+//! queued ─► processing ─► completed | failed | cancelled
+//!    ▲           │                        │
+//!    ├───────────┘                        │  lease ran out, given back, or a failed try that may be repeated
+//!    └────────────────────────────────────┘  somebody asks for another go
 //! ```
 //!
 //! Each transition names what happened, is guarded by the state it leaves and, where a worker
 //! makes it, by the lease's fencing token: a worker that outlived its lease cannot finish a job
 //! that another now owns.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
@@ -23,7 +26,7 @@ use super::image::{Format, Variant};
 use super::secret::SigningSecret;
 
 /// Where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum JobStatus {
     /// Waits for a worker.
     Queued,
@@ -33,11 +36,14 @@ pub enum JobStatus {
     Completed,
     /// It ended without its artifacts; `error` says why.
     Failed,
+    /// It was called off before its end.
+    Cancelled,
 }
 
 impl JobStatus {
     /// All of them, in the order of a job's life.
-    pub const ALL: [Self; 4] = [Self::Queued, Self::Processing, Self::Completed, Self::Failed];
+    pub const ALL: [Self; 5] =
+        [Self::Queued, Self::Processing, Self::Completed, Self::Failed, Self::Cancelled];
 
     /// The name in the API.
     #[must_use]
@@ -47,6 +53,7 @@ impl JobStatus {
             Self::Processing => "processing",
             Self::Completed => "completed",
             Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
         }
     }
 
@@ -59,7 +66,51 @@ impl JobStatus {
     /// Whether the job's story is over.
     #[must_use]
     pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed)
+        self.ending().is_some()
+    }
+
+    /// The event that tells of this ending; `None` while the story goes on.
+    #[must_use]
+    pub fn ending(self) -> Option<EventKind> {
+        match self {
+            Self::Queued | Self::Processing => None,
+            Self::Completed => Some(EventKind::JobCompleted),
+            Self::Failed => Some(EventKind::JobFailed),
+            Self::Cancelled => Some(EventKind::JobCancelled),
+        }
+    }
+}
+
+/// Which of a client's own jobs go first; no client gets ahead of another by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum Priority {
+    /// Before the others.
+    High,
+    /// The default.
+    #[default]
+    Normal,
+    /// After the others.
+    Low,
+}
+
+impl Priority {
+    /// All of them, the first to go first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// The name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+
+    /// Reads the name in the API.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| priority.as_str() == name)
     }
 }
 
@@ -84,6 +135,12 @@ pub enum TransitionError {
     /// The job is not in the state that this starts from.
     #[error("not possible while {}", .0.as_str())]
     WrongState(JobStatus),
+    /// The job is deleted, and this is for one that is not.
+    #[error("not possible while deleted")]
+    Deleted,
+    /// The job is not deleted, and this is for one that is.
+    #[error("not possible unless deleted")]
+    NotDeleted,
 }
 
 /// The picture as it came in.
@@ -163,6 +220,19 @@ pub struct JobError {
     pub retryable: bool,
 }
 
+impl JobError {
+    /// The job did not end within the time its client gave it.
+    #[must_use]
+    pub fn deadline_exceeded(deadline_ms: u64) -> Self {
+        Self {
+            code: "deadline-exceeded".to_owned(),
+            title: "The deadline has passed".to_owned(),
+            detail: format!("it was not done within the {deadline_ms} ms that deadline_ms allows"),
+            retryable: true,
+        }
+    }
+}
+
 /// What a client asked for, checked and stored, before it is a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
@@ -176,6 +246,12 @@ pub struct NewJob {
     pub variants: Vec<Variant>,
     /// Who is told.
     pub callback: Option<Callback>,
+    /// Whether it goes before the client's others.
+    pub priority: Priority,
+    /// No worker takes it up before then.
+    pub start_at: Option<Timestamp>,
+    /// How long it may take in all, from when it is accepted, in milliseconds.
+    pub deadline_ms: Option<u64>,
     /// The client's own labels.
     pub tags: Vec<String>,
     /// The client's own data: the text of a JSON object.
@@ -202,9 +278,27 @@ pub struct Job {
     /// When its story ended.
     #[serde(with = "millisecond::optional")]
     pub finished_at: Option<Timestamp>,
-    /// The earliest time for the next try.
-    #[serde(with = "millisecond::required")]
-    pub due_at: Timestamp,
+    /// When a queued job may be taken up; `None` is at once.
+    #[serde(with = "millisecond::optional")]
+    pub due_at: Option<Timestamp>,
+    /// Whether it goes before the client's others.
+    pub priority: Priority,
+    /// How long it may take in all, in milliseconds.
+    pub deadline_ms: Option<u64>,
+    /// When it fails unless it has ended.
+    #[serde(with = "millisecond::optional")]
+    pub deadline_at: Option<Timestamp>,
+    /// When somebody called it off while it was being worked on.
+    #[serde(with = "millisecond::optional")]
+    pub cancel_requested_at: Option<Timestamp>,
+    /// When it was deleted, unless it was restored since.
+    #[serde(with = "millisecond::optional")]
+    pub deleted_at: Option<Timestamp>,
+    /// When everything about it is removed, pictures included; only for jobs that have ended.
+    #[serde(with = "millisecond::optional")]
+    pub purge_at: Option<Timestamp>,
+    /// The client's key for it, which goes when it goes.
+    pub idempotency_key: Option<String>,
     /// How many tries were begun and not given back.
     pub attempt: u32,
     /// The picture.
@@ -239,7 +333,14 @@ impl Job {
             created_at: now,
             started_at: None,
             finished_at: None,
-            due_at: now,
+            due_at: new.start_at.filter(|start| *start > now),
+            priority: new.priority,
+            deadline_ms: new.deadline_ms,
+            deadline_at: deadline(now, new.deadline_ms),
+            cancel_requested_at: None,
+            deleted_at: None,
+            purge_at: None,
+            idempotency_key: None,
             attempt: 0,
             input: new.input,
             variants: new.variants,
@@ -253,6 +354,13 @@ impl Job {
         }
     }
 
+    /// The time it waited for has come: queued stays queued, and a worker may take it up.
+    pub fn become_ready(&mut self) -> Result<(), TransitionError> {
+        self.expect(JobStatus::Queued)?;
+        self.due_at = None;
+        Ok(())
+    }
+
     /// A worker takes the job up: queued → processing.
     pub fn claim(
         &mut self,
@@ -260,9 +368,7 @@ impl Job {
         until: Timestamp,
         now: Timestamp,
     ) -> Result<(), TransitionError> {
-        if self.status != JobStatus::Queued {
-            return Err(TransitionError::WrongState(self.status));
-        }
+        self.expect(JobStatus::Queued)?;
         self.lease_token += 1;
         self.lease = Some(Lease { worker, token: self.lease_token, until });
         self.attempt += 1;
@@ -303,34 +409,115 @@ impl Job {
         Ok(())
     }
 
-    /// This try failed and another may not: processing → queued, due at `due_at`.
+    /// It was called off while it was being worked on: processing → cancelled.
+    pub fn stop_cancelled(&mut self, token: u64, now: Timestamp) -> Result<(), TransitionError> {
+        self.held(token)?;
+        self.cancel_requested_at.get_or_insert(now);
+        self.end(JobStatus::Cancelled, now);
+        Ok(())
+    }
+
+    /// This try failed and another may not: processing → queued, due at `due_at`; or cancelled, if that was asked for.
     pub fn retry_later(
         &mut self,
         token: u64,
         error: JobError,
         due_at: Timestamp,
+        now: Timestamp,
     ) -> Result<(), TransitionError> {
         self.held(token)?;
         self.error = Some(error);
-        self.requeue(due_at);
+        self.requeue(Some(due_at), now);
         Ok(())
     }
 
-    /// The worker gives it back unfinished, because the process stops: processing → queued. It is not counted as a try.
-    pub fn give_back(&mut self, token: u64, now: Timestamp) -> Result<(), TransitionError> {
+    /// The worker gives it back unfinished, for no fault of the job: processing → queued, or cancelled if that
+    /// was asked for. It is not counted as a try.
+    pub fn give_back(
+        &mut self,
+        token: u64,
+        due_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), TransitionError> {
         self.held(token)?;
         self.attempt = self.attempt.saturating_sub(1);
-        self.requeue(now);
+        self.requeue(due_at, now);
         Ok(())
     }
 
-    /// The worker is gone: processing → queued. The try stays counted, since the job may be what ended the worker.
+    /// The worker is gone: processing → queued, or cancelled if that was asked for. The try stays counted, since
+    /// the job may be what ended the worker.
     pub fn lose_worker(&mut self, now: Timestamp) -> Result<(), TransitionError> {
-        if self.status != JobStatus::Processing {
+        self.expect(JobStatus::Processing)?;
+        self.requeue(None, now);
+        Ok(())
+    }
+
+    /// Its deadline passed: queued or processing → failed. Who works on it finds the lease gone.
+    pub fn expire(&mut self, error: JobError, now: Timestamp) -> Result<(), TransitionError> {
+        self.expect_active()?;
+        self.error = Some(error);
+        self.end(JobStatus::Failed, now);
+        Ok(())
+    }
+
+    /// Somebody calls it off: queued → cancelled; processing is asked to stop, once.
+    pub fn cancel(&mut self, now: Timestamp) -> Result<(), TransitionError> {
+        self.expect_active()?;
+        if self.status == JobStatus::Queued {
+            self.end(JobStatus::Cancelled, now);
+        } else if self.cancel_requested_at.is_none() {
+            self.cancel_requested_at = Some(now);
+            self.revision += 1;
+        }
+        Ok(())
+    }
+
+    /// Somebody asks for another go: failed or cancelled → queued, with all its tries and its whole deadline
+    /// before it. Artifacts that exist are not made again.
+    pub fn retry(&mut self, now: Timestamp) -> Result<(), TransitionError> {
+        if !matches!(self.status, JobStatus::Failed | JobStatus::Cancelled) {
             return Err(TransitionError::WrongState(self.status));
         }
-        self.requeue(now);
+        if self.deleted_at.is_some() {
+            return Err(TransitionError::Deleted);
+        }
+        self.attempt = 0;
+        self.error = None;
+        (self.finished_at, self.cancel_requested_at, self.purge_at) = (None, None, None);
+        self.due_at = None;
+        self.deadline_at = deadline(now, self.deadline_ms);
+        self.enter(JobStatus::Queued);
         Ok(())
+    }
+
+    /// Hides it from lists until it is restored or, at `purge_at`, purged; what has not ended is cancelled, too.
+    /// Deleting again changes nothing; the answer says whether this did.
+    pub fn delete(&mut self, now: Timestamp, purge_at: Timestamp) -> bool {
+        if self.deleted_at.is_some() {
+            return false;
+        }
+        // What has ended stays as it is.
+        let _ = self.cancel(now);
+        self.deleted_at = Some(now);
+        self.purge_at = Some(purge_at);
+        self.revision += 1;
+        true
+    }
+
+    /// Takes a deletion back; if the job has ended it is kept until `keep_until`.
+    pub fn restore(&mut self, keep_until: Timestamp) -> Result<(), TransitionError> {
+        if self.deleted_at.take().is_none() {
+            return Err(TransitionError::NotDeleted);
+        }
+        self.purge_at = self.status.is_terminal().then_some(keep_until);
+        self.revision += 1;
+        Ok(())
+    }
+
+    /// Says how long a job that has just ended is kept; one that is deleted keeps its time.
+    pub fn keep_until(&mut self, until: Timestamp) {
+        self.purge_at.get_or_insert(until);
     }
 
     /// The variants that have no artifact yet.
@@ -351,9 +538,7 @@ impl Job {
     }
 
     fn held(&self, token: u64) -> Result<Lease, TransitionError> {
-        if self.status.is_terminal() {
-            return Err(TransitionError::WrongState(self.status));
-        }
+        self.expect_active()?;
         self.lease.filter(|lease| lease.token == token).ok_or(TransitionError::StaleLease)
     }
 
@@ -362,7 +547,19 @@ impl Job {
         self.revision += 1;
     }
 
-    fn requeue(&mut self, due_at: Timestamp) {
+    fn expect(&self, status: JobStatus) -> Result<(), TransitionError> {
+        if self.status == status { Ok(()) } else { Err(TransitionError::WrongState(self.status)) }
+    }
+
+    fn expect_active(&self) -> Result<(), TransitionError> {
+        if self.status.is_terminal() { Err(TransitionError::WrongState(self.status)) } else { Ok(()) }
+    }
+
+    /// Back to the queue, unless it was called off meanwhile.
+    fn requeue(&mut self, due_at: Option<Timestamp>, now: Timestamp) {
+        if self.cancel_requested_at.is_some() {
+            return self.end(JobStatus::Cancelled, now);
+        }
         self.lease = None;
         self.due_at = due_at;
         self.enter(JobStatus::Queued);
@@ -370,9 +567,14 @@ impl Job {
 
     fn end(&mut self, status: JobStatus, now: Timestamp) {
         self.lease = None;
+        self.due_at = None;
         self.finished_at = Some(now);
         self.enter(status);
     }
+}
+
+fn deadline(now: Timestamp, millis: Option<u64>) -> Option<Timestamp> {
+    now.checked_add(Duration::from_millis(millis?)).ok()
 }
 
 #[cfg(test)]
@@ -406,6 +608,9 @@ pub(crate) mod tests {
                 secret: Some(SigningSecret::from_entropy([n; 32])),
                 latest: None,
             }),
+            priority: Priority::Normal,
+            start_at: None,
+            deadline_ms: None,
             tags: Vec::new(),
             metadata: None,
         }
@@ -444,7 +649,7 @@ pub(crate) mod tests {
         assert_eq!(job.complete(stale, at(42)), Err(TransitionError::StaleLease));
         assert_eq!(job.fail(stale, error(), at(42)), Err(TransitionError::StaleLease));
         assert_eq!(job.extend_lease(stale, at(99)), Err(TransitionError::StaleLease));
-        assert_eq!(job.give_back(stale, at(42)), Err(TransitionError::StaleLease));
+        assert_eq!(job.give_back(stale, None, at(42)), Err(TransitionError::StaleLease));
         assert_eq!(job, before);
         assert_eq!(job.complete(job.lease_token, at(43)), Ok(()));
     }
@@ -461,7 +666,7 @@ pub(crate) mod tests {
     #[test]
     fn what_shutdown_cuts_off_is_no_try_and_what_kills_the_worker_is() {
         let (mut job, token) = claimed();
-        job.give_back(token, at(3)).unwrap();
+        job.give_back(token, None, at(3)).unwrap();
         assert_eq!((job.status, job.attempt), (JobStatus::Queued, 0));
         job.claim(worker(2), at(40), at(4)).unwrap();
         job.lose_worker(at(41)).unwrap();
@@ -491,5 +696,92 @@ pub(crate) mod tests {
         let job = Job::accepted(new_job(1), at(1));
         assert!(job.callback.as_ref().is_some_and(|callback| callback.secret.is_some()));
         assert!(job.snapshot().callback.is_some_and(|callback| callback.secret.is_none()));
+    }
+
+    #[test]
+    fn a_queued_job_is_cancelled_at_once_and_a_running_one_when_it_stops() {
+        let mut queued = Job::accepted(new_job(1), at(1));
+        queued.cancel(at(2)).unwrap();
+        assert_eq!((queued.status, queued.finished_at), (JobStatus::Cancelled, Some(at(2))));
+        assert_eq!(queued.cancel(at(3)), Err(TransitionError::WrongState(JobStatus::Cancelled)));
+
+        let (running, token) = claimed();
+        let asked = |mut job: Job| {
+            job.cancel(at(3)).unwrap();
+            job.cancel(at(4)).unwrap();
+            assert_eq!((job.status, job.cancel_requested_at), (JobStatus::Processing, Some(at(3))));
+            job
+        };
+        let mut stopped = asked(running.clone());
+        stopped.stop_cancelled(token, at(5)).unwrap();
+        let mut lost = asked(running.clone());
+        lost.lose_worker(at(5)).unwrap();
+        let mut failed_try = asked(running.clone());
+        failed_try.retry_later(token, error(), at(9), at(5)).unwrap();
+        for job in [stopped, lost, failed_try] {
+            assert_eq!((job.status, job.finished_at), (JobStatus::Cancelled, Some(at(5))));
+        }
+        // Who commits first wins.
+        let mut done = asked(running);
+        done.complete(token, at(5)).unwrap();
+        assert_eq!(done.status, JobStatus::Completed);
+    }
+
+    #[test]
+    fn another_go_starts_afresh_and_keeps_what_was_made() {
+        let (mut job, token) = claimed();
+        job.fail(token, error(), at(3)).unwrap();
+        job.keep_until(at(100));
+        job.retry(at(7)).unwrap();
+        assert_eq!((job.status, job.attempt, &job.error), (JobStatus::Queued, 0, &None));
+        assert_eq!((job.finished_at, job.purge_at, job.started_at), (None, None, Some(at(2))));
+        let (mut job, token) = claimed();
+        job.complete(token, at(3)).unwrap();
+        assert_eq!(job.retry(at(7)), Err(TransitionError::WrongState(JobStatus::Completed)));
+    }
+
+    #[test]
+    fn a_deadline_ends_a_job_in_any_state_and_starts_again_with_it() {
+        let mut job = Job::accepted(NewJob { deadline_ms: Some(10_000), ..new_job(1) }, at(1));
+        assert_eq!(job.deadline_at, Some(at(11)));
+        job.claim(worker(1), at(31), at(2)).unwrap();
+        let token = job.lease_token;
+        job.expire(error(), at(11)).unwrap();
+        assert_eq!(job.complete(token, at(12)), Err(TransitionError::WrongState(JobStatus::Failed)));
+        job.retry(at(20)).unwrap();
+        assert_eq!(job.deadline_at, Some(at(30)));
+    }
+
+    #[test]
+    fn deleting_hides_what_has_ended_and_cancels_what_has_not() {
+        let (mut done, token) = claimed();
+        done.complete(token, at(3)).unwrap();
+        done.keep_until(at(100));
+        assert!(done.delete(at(4), at(50)));
+        assert!(!done.delete(at(5), at(60)));
+        assert_eq!((done.status, done.deleted_at), (JobStatus::Completed, Some(at(4))));
+        assert_eq!(done.purge_at, Some(at(50)));
+        assert_eq!(done.retry(at(5)), Err(TransitionError::WrongState(JobStatus::Completed)));
+        done.restore(at(100)).unwrap();
+        assert_eq!((done.deleted_at, done.purge_at), (None, Some(at(100))));
+        assert_eq!(done.restore(at(100)), Err(TransitionError::NotDeleted));
+
+        let mut queued = Job::accepted(new_job(1), at(1));
+        queued.delete(at(2), at(50));
+        assert_eq!(queued.status, JobStatus::Cancelled);
+        assert_eq!(queued.retry(at(3)), Err(TransitionError::Deleted));
+        let (mut running, _) = claimed();
+        running.delete(at(2), at(50));
+        assert_eq!((running.status, running.cancel_requested_at), (JobStatus::Processing, Some(at(2))));
+    }
+
+    #[test]
+    fn a_scheduled_job_waits_and_a_time_that_has_passed_is_now() {
+        let mut later = Job::accepted(NewJob { start_at: Some(at(9)), ..new_job(1) }, at(1));
+        assert_eq!(later.due_at, Some(at(9)));
+        later.become_ready().unwrap();
+        assert_eq!(later.due_at, None);
+        let past = Job::accepted(NewJob { start_at: Some(at(1)), ..new_job(1) }, at(1));
+        assert_eq!(past.due_at, None);
     }
 }

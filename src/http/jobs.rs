@@ -88,7 +88,8 @@ pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     let limit = query.limit()?;
     let status = query.get("status").map(status).transpose()?;
     let before = query.get("cursor").map(cursor).transpose()?;
-    let page = call.service.jobs(JobQuery { client: ClientId::dev(), status, before, limit }).await?;
+    let asked = JobQuery { client: Some(ClientId::dev()), status, before, limit, ..JobQuery::default() };
+    let page = call.service.jobs(asked).await?;
 
     let next_cursor = page.next.map(|id| URL_SAFE_NO_PAD.encode(id.as_bytes()));
     let path = |cursor: Option<&str>| {

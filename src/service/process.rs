@@ -23,6 +23,8 @@ enum Stop {
     Shutdown,
     /// The lease is another's.
     LeaseLost,
+    /// It was called off.
+    Cancelled,
     /// It takes too long.
     OutOfTime,
 }
@@ -74,7 +76,8 @@ impl Service {
         }
         match self.run(job, token, shutdown).await {
             Ok(None) => Some(Ending::Completed),
-            Ok(Some(Stop::Shutdown)) => Some(Ending::GivenBack),
+            Ok(Some(Stop::Shutdown)) => Some(Ending::GivenBack(None)),
+            Ok(Some(Stop::Cancelled)) => Some(Ending::Cancelled),
             Ok(Some(Stop::LeaseLost))
             | Err(ServiceError::Store(StoreError::Transition(TransitionError::StaleLease))) => None,
             Ok(Some(Stop::OutOfTime)) => {
@@ -148,7 +151,8 @@ impl Service {
                 () = tokio::time::sleep(self.settings.heartbeat) => {
                     let until = self.clock.now().checked_add(self.settings.lease).unwrap_or(jiff::Timestamp::MAX);
                     match self.store.extend_job(job.id, token, until).await {
-                        Ok(()) => {}
+                        Ok(job) if job.cancel_requested_at.is_some() => return Ok(Stop::Cancelled),
+                        Ok(_) => {}
                         Err(StoreError::Transition(_)) => return Ok(Stop::LeaseLost),
                         Err(error) => return Err(error.into()),
                     }

@@ -10,7 +10,7 @@ use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, JobId};
 use crate::domain::image::Format;
 use crate::domain::job::Job;
-pub use crate::store::{JobQuery, NextDue};
+pub use crate::store::{JobPage, JobQuery, NextDue};
 
 /// A stored picture, opened.
 pub struct OpenArtifact {
@@ -22,14 +22,6 @@ pub struct OpenArtifact {
     pub format: Format,
     /// SHA-256 (FIPS 180-4) of them.
     pub sha256: [u8; 32],
-}
-
-/// A page of a list, and where the next begins.
-pub struct Page {
-    /// The jobs, newest first.
-    pub jobs: Vec<Job>,
-    /// The last of them, when there are more.
-    pub next: Option<JobId>,
 }
 
 impl Service {
@@ -46,14 +38,8 @@ impl Service {
     }
 
     /// A page of jobs.
-    pub async fn jobs(&self, query: JobQuery) -> Result<Page, ServiceError> {
-        let limit = query.limit;
-        // One more than asked for tells whether there is a next page.
-        let mut jobs = self.store.jobs(JobQuery { limit: limit.saturating_add(1), ..query }).await?;
-        let more = jobs.len() > limit;
-        jobs.truncate(limit);
-        let next = jobs.last().filter(|_| more).map(|job| job.id);
-        Ok(Page { jobs, next })
+    pub async fn jobs(&self, query: JobQuery) -> Result<JobPage, ServiceError> {
+        Ok(self.store.jobs(query).await?)
     }
 
     /// Opens the original or an artifact of a job.

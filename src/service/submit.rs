@@ -18,7 +18,7 @@ use crate::domain::client::ClientId;
 use crate::domain::event::EventKind;
 use crate::domain::id::JobId;
 use crate::domain::image::Variant;
-use crate::domain::job::{Callback, Input, Job, NewJob};
+use crate::domain::job::{Callback, Input, Job, NewJob, Priority};
 use crate::domain::secret::SigningSecret;
 use crate::imaging::{self, Probe};
 use crate::notify::webhook::guard::ResolveError;
@@ -114,6 +114,9 @@ impl Service {
             },
             variants: Variant::defaults(),
             callback: wanted.callback,
+            priority: Priority::default(),
+            start_at: None,
+            deadline_ms: None,
             tags: wanted.tags,
             metadata: wanted.metadata,
         };

@@ -3,13 +3,14 @@
 //! - `engine`: three calls (get, scan, commit a batch) and opening; the only file that knows sled.
 //! - `writer`: the one thread that changes anything; group commit.
 //! - `keys`, `records`: what is on disk.
-//! - `jobs`, `deliveries`: the use-cases, as plain code over a batch in the making.
+//! - `jobs`, `deliveries`, `purge`: the use-cases, as plain code over a batch in the making.
+//! - `audit`: whether all of it fits together. `upgrade`: from older layouts.
 //!
 //! [sled]: https://docs.rs/sled/0.34.7
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,17 +18,23 @@ use jiff::Timestamp;
 
 use self::engine::Engine;
 use self::writer::{Durability, Shared, Writer};
-use super::{Ending, JobQuery, NextDue, Signals, Store, StoreError, Submission, Submitted};
+use super::{
+    Audit, Ending, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, Signals, Store, StoreError,
+    Submission, Submitted,
+};
 use crate::domain::delivery::{Attempt, Delivery, Verdict};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, JobId, WorkerId};
 use crate::domain::job::{Artifact, Job};
 
+mod audit;
 mod deliveries;
 mod engine;
 mod jobs;
 mod keys;
+mod purge;
 mod records;
+mod upgrade;
 mod writer;
 
 pub use engine::OpenError;
@@ -37,8 +44,8 @@ pub use engine::OpenError;
 pub struct Options {
     /// How much of the tree sled keeps in memory, in bytes; the process uses somewhat more.
     pub cache_bytes: u64,
-    /// The public base URL, which each event keeps as its source.
-    pub source: String,
+    /// What holds for every record.
+    pub policy: Policy,
 }
 
 /// The embedded store: one process, one folder.
@@ -52,14 +59,14 @@ impl SledStore {
     ///
     /// It blocks: call it off the runtime's threads.
     pub fn open(folder: &Path, options: Options, now: Timestamp) -> Result<Self, OpenError> {
-        let engine = Engine::open(folder, options.cache_bytes)?;
-        let shared = Arc::new(Shared::load(engine, options.source).map_err(OpenError::Unreadable)?);
+        let engine = Engine::open(folder, options.cache_bytes, &options.policy)?;
+        let shared = Arc::new(Shared::load(engine, options.policy).map_err(OpenError::Unreadable)?);
         let writer = Writer::start(Arc::clone(&shared)).map_err(OpenError::Thread)?;
         let store = Self { shared, writer };
         // sled locks its folder, so whoever held a lease is not alive: nothing needs to wait for it to run out.
         store
             .writer
-            .write_blocking(Durability::Written, move |tx| {
+            .write_blocking(Durability::Synced, move |tx| {
                 jobs::free_all(tx, now)?;
                 deliveries::free_all(tx, now)
             })
@@ -89,7 +96,7 @@ impl Store for SledStore {
         self.read(move |engine| jobs::get(engine, id)).await
     }
 
-    async fn jobs(&self, query: JobQuery) -> Result<Vec<Job>, StoreError> {
+    async fn jobs(&self, query: JobQuery) -> Result<JobPage, StoreError> {
         self.read(move |engine| jobs::list(engine, &query)).await
     }
 
@@ -100,17 +107,20 @@ impl Store for SledStore {
         lease: Duration,
         now: Timestamp,
     ) -> Result<Vec<Job>, StoreError> {
-        // Synced, because a first claim is an event, and an event's place in the log is never used twice.
+        // Synced, because a first claim is an event.
         self.writer.write(Durability::Synced, move |tx| jobs::claim(tx, worker, limit, lease, now)).await
     }
 
-    async fn extend_job(&self, id: JobId, token: u64, until: Timestamp) -> Result<(), StoreError> {
+    async fn sweep_jobs(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.write(Durability::Synced, move |tx| jobs::sweep(tx, now)).await
+    }
+
+    async fn extend_job(&self, id: JobId, token: u64, until: Timestamp) -> Result<Job, StoreError> {
         self.writer
             .write(Durability::Written, move |tx| {
                 tx.update(id, |job: &mut Job| job.extend_lease(token, until))
             })
             .await
-            .map(drop)
     }
 
     async fn add_artifact(&self, id: JobId, token: u64, artifact: Artifact) -> Result<(), StoreError> {
@@ -130,6 +140,22 @@ impl Store for SledStore {
         now: Timestamp,
     ) -> Result<Job, StoreError> {
         self.writer.write(Durability::Synced, move |tx| jobs::finish(tx, id, token, ending, now)).await
+    }
+
+    async fn cancel_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        self.writer.write(Durability::Synced, move |tx| jobs::cancel(tx, id, now)).await
+    }
+
+    async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        self.writer.write(Durability::Synced, move |tx| jobs::retry(tx, id, now)).await
+    }
+
+    async fn delete_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        self.writer.write(Durability::Synced, move |tx| jobs::delete(tx, id, now)).await
+    }
+
+    async fn restore_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        self.writer.write(Durability::Synced, move |tx| jobs::restore(tx, id, now)).await
     }
 
     async fn claim_deliveries(
@@ -174,19 +200,60 @@ impl Store for SledStore {
     }
 
     async fn events_after(&self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
-        self.read(move |engine| engine.scan_values(keys::events_after(after), limit)).await
+        // What is committed and not yet synced is not told.
+        let last = *self.shared.signals.events.borrow();
+        self.read(move |engine| jobs::events(engine, after, last, limit)).await
+    }
+
+    async fn events_of(&self, job: JobId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.read(move |engine| jobs::events_of(engine, job, after, limit)).await
+    }
+
+    async fn purge(&self, limit: usize, now: Timestamp) -> Result<Purged, StoreError> {
+        self.writer.write(Durability::Synced, move |tx| purge::purge(tx, limit, now)).await
+    }
+
+    async fn garbage(&self, limit: usize) -> Result<Vec<Garbage>, StoreError> {
+        self.read(move |engine| purge::garbage(engine, limit)).await
+    }
+
+    async fn forget_garbage(&self, jobs: Vec<JobId>) -> Result<(), StoreError> {
+        self.writer
+            .write(Durability::Written, move |tx| {
+                purge::forget(tx, &jobs);
+                Ok(())
+            })
+            .await
+    }
+
+    async fn set_paused(&self, paused: Paused) -> Result<(), StoreError> {
+        self.writer.write(Durability::Synced, move |tx| tx.put(keys::PAUSED.to_vec(), &paused)).await?;
+        *self.shared.paused.write().unwrap_or_else(PoisonError::into_inner) = paused;
+        self.shared.signals.jobs.notify_one();
+        Ok(())
+    }
+
+    fn paused(&self) -> Paused {
+        *self.shared.paused.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn audit(&self) -> Result<Audit, StoreError> {
+        self.read(audit::audit).await
     }
 
     async fn next_due(&self) -> Result<NextDue, StoreError> {
-        self.read(|engine| {
+        let paused = self.paused();
+        self.read(move |engine| {
             let first = |prefix| {
                 Ok::<_, StoreError>(engine.first_key(keys::all(prefix))?.as_deref().and_then(keys::time_of))
             };
-            let earlier =
-                |one: Option<Timestamp>, other: Option<Timestamp>| one.into_iter().chain(other).min();
+            let is_ready = !paused.work && engine.first_key(keys::all(keys::JOB_READY))?.is_some();
+            let ready = is_ready.then_some(Timestamp::UNIX_EPOCH);
+            let waits = [first(keys::JOB_WAITS)?, first(keys::JOB_LEASE)?, first(keys::JOB_DEADLINE)?];
+            let deliveries = [first(keys::DELIVERY_DUE)?, first(keys::DELIVERY_LEASE)?];
             Ok(NextDue {
-                job: earlier(first(keys::JOB_QUEUE)?, first(keys::JOB_LEASE)?),
-                delivery: earlier(first(keys::DELIVERY_DUE)?, first(keys::DELIVERY_LEASE)?),
+                job: waits.into_iter().flatten().chain(ready).min(),
+                delivery: deliveries.into_iter().flatten().min(),
             })
         })
         .await

@@ -1,6 +1,5 @@
 //! The use-cases of deliveries and their attempts.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,14 +25,17 @@ pub(super) fn claim(
     lease: Duration,
     now: Timestamp,
 ) -> Result<Vec<(Delivery, Event)>, StoreError> {
-    free(tx, keys::due(keys::DELIVERY_LEASE, now), FREED_PER_CLAIM, now)?;
+    let expired = tx.keys(keys::due(keys::DELIVERY_LEASE, now), FREED_PER_CLAIM)?;
+    free(tx, expired, now)?;
     let until = now.checked_add(lease).unwrap_or(Timestamp::MAX);
     let mut claimed = Vec::new();
     for key in tx.keys(keys::due(keys::DELIVERY_DUE, now), limit)? {
-        let id = DeliveryId::from_bytes(keys::last_id(&key)?);
-        let delivery = update(tx, id, |delivery| delivery.claim(worker, until))?;
-        let event = tx.get(&keys::event(delivery.event_seq))?.ok_or(StoreError::NotFound)?;
-        claimed.push((delivery, event));
+        claimed.extend(tx.take_entry(&key, |tx, id| {
+            let id = DeliveryId::from_bytes(id);
+            let delivery = update(tx, id, |delivery| delivery.claim(worker, until))?;
+            let event = tx.get(&keys::event(delivery.event_seq))?.ok_or(StoreError::NotFound)?;
+            Ok((delivery, event))
+        })?);
     }
     Ok(claimed)
 }
@@ -62,12 +64,15 @@ pub(super) fn give_back(
 
 /// Takes every delivery from its worker: when none can be alive.
 pub(super) fn free_all(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
-    free(tx, keys::all(keys::DELIVERY_LEASE), usize::MAX, now)
+    let leases = tx.keys(keys::all(keys::DELIVERY_LEASE), usize::MAX)?;
+    free(tx, leases, now)
 }
 
-fn free(tx: &mut Tx<'_>, leases: Range<Key>, limit: usize, now: Timestamp) -> Result<(), StoreError> {
-    for key in tx.keys(leases, limit)? {
-        update(tx, DeliveryId::from_bytes(keys::last_id(&key)?), |delivery| delivery.lose_worker(now))?;
+fn free(tx: &mut Tx<'_>, leases: Vec<Key>, now: Timestamp) -> Result<(), StoreError> {
+    for key in leases {
+        tx.take_entry(&key, |tx, id| {
+            update(tx, DeliveryId::from_bytes(id), |delivery| delivery.lose_worker(now))
+        })?;
     }
     Ok(())
 }

@@ -8,11 +8,10 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
-
 use super::keys::{self, Key};
-use super::records;
-use crate::store::StoreError;
+use super::records::{self, Record};
+use super::upgrade;
+use crate::store::{Policy, StoreError};
 
 /// Fixed for a store's life: sled refuses another value afterwards. See [`records::MAX_BYTES`].
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
@@ -21,7 +20,7 @@ const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 const MADE: &str = "made";
 
 /// The layout of keys and records that this version writes.
-const SCHEMA_VERSION: u32 = 1;
+const SCHEMA_VERSION: u32 = 2;
 
 /// Changes to be made together: a value to put, or `None` to delete.
 pub(super) type Writes = BTreeMap<Key, Option<Vec<u8>>>;
@@ -53,7 +52,7 @@ pub enum OpenError {
     },
     /// It was written by another version.
     #[error(
-        "the store has schema version {found}, and this darkroom reads version {SCHEMA_VERSION}; use the version that wrote it"
+        "the store has schema version {found}, and this darkroom reads versions up to {SCHEMA_VERSION}; use the version that wrote it"
     )]
     Schema {
         /// Which version.
@@ -81,7 +80,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
+    pub(super) fn open(folder: &Path, cache_bytes: u64, policy: &Policy) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Folder { path: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(failed)?;
         let was_made = folder.join(MADE).exists();
@@ -90,14 +89,17 @@ impl Engine {
         let engine = Self { db, log };
         match engine.schema()? {
             Some(SCHEMA_VERSION) => {}
+            Some(1) => {
+                upgrade::from_v1(&engine, policy).map_err(OpenError::Unreadable)?;
+                // What the upgrade wrote is to be on disk before the version says so.
+                engine.sync().map_err(failed)?;
+                engine.set_schema().map_err(OpenError::Unreadable)?;
+                engine.sync().map_err(failed)?;
+            }
             Some(found) => return Err(OpenError::Schema { found }),
             // sled opens a file whose log it cannot find as an empty one.
             None if was_made => return Err(damaged(folder, "its records are gone".to_owned())),
-            None => {
-                let version = SCHEMA_VERSION.to_be_bytes().to_vec();
-                let write = Writes::from([(keys::SCHEMA.to_vec(), Some(version))]);
-                engine.commit(write).map_err(OpenError::Unreadable)?;
-            }
+            None => engine.set_schema().map_err(OpenError::Unreadable)?,
         }
         if !was_made {
             sync_new(folder).map_err(failed)?;
@@ -105,7 +107,7 @@ impl Engine {
         Ok(engine)
     }
 
-    pub(super) fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+    pub(super) fn get<T: Record>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
         self.get_raw(key)?.map(|value| records::decode(&value)).transpose()
     }
 
@@ -122,7 +124,7 @@ impl Engine {
     }
 
     /// Up to `limit` records of `range`, in the order of their keys.
-    pub(super) fn scan_values<T: DeserializeOwned>(
+    pub(super) fn scan_values<T: Record>(
         &self,
         range: Range<Key>,
         limit: usize,
@@ -155,6 +157,11 @@ impl Engine {
     /// Makes every commit so far survive a power cut.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.log.sync_data()
+    }
+
+    fn set_schema(&self) -> Result<(), StoreError> {
+        let version = SCHEMA_VERSION.to_be_bytes().to_vec();
+        self.commit(Writes::from([(keys::SCHEMA.to_vec(), Some(version))]))
     }
 
     fn schema(&self) -> Result<Option<u32>, OpenError> {
@@ -221,27 +228,39 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod tests {
+    use std::time::Duration;
 
-    const CACHE: u64 = 16 * 1024 * 1024;
+    use super::*;
+    use crate::domain::id::JobId;
+    use crate::store::Garbage;
+
+    pub(crate) const CACHE: u64 = 16 * 1024 * 1024;
+
+    pub(crate) fn policy() -> Policy {
+        Policy {
+            source: "http://127.0.0.1:8080".to_owned(),
+            keep_finished: Duration::from_secs(1000),
+            keep_deleted: Duration::from_secs(100),
+        }
+    }
 
     #[test]
     fn a_second_open_says_who_is_in_the_way() {
         let folder = tempfile::tempdir().unwrap();
-        let _engine = Engine::open(folder.path(), CACHE).unwrap();
-        assert!(matches!(Engine::open(folder.path(), CACHE), Err(OpenError::Locked(_))));
+        let _engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        assert!(matches!(Engine::open(folder.path(), CACHE, &policy()), Err(OpenError::Locked(_))));
     }
 
     #[test]
     fn a_damaged_store_is_an_error_that_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
-        drop(Engine::open(folder.path(), CACHE).unwrap());
+        drop(Engine::open(folder.path(), CACHE, &policy()).unwrap());
         let db = folder.path().join("db");
         let length = std::fs::metadata(&db).unwrap().len();
         for damage in [vec![0_u8; usize::try_from(length).unwrap()], Vec::new()] {
             std::fs::write(&db, damage).unwrap();
-            let error = Engine::open(folder.path(), CACHE).err().unwrap();
+            let error = Engine::open(folder.path(), CACHE, &policy()).err().unwrap();
             assert!(error.to_string().contains("restore the folder from a backup"), "{error}");
         }
     }
@@ -249,25 +268,26 @@ mod tests {
     #[test]
     fn a_newer_store_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let engine = Engine::open(folder.path(), CACHE).unwrap();
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
         engine.commit(Writes::from([(keys::SCHEMA.to_vec(), Some(9_u32.to_be_bytes().to_vec()))])).unwrap();
         drop(engine);
-        let error = Engine::open(folder.path(), CACHE).err().unwrap();
+        let error = Engine::open(folder.path(), CACHE, &policy()).err().unwrap();
         assert!(matches!(error, OpenError::Schema { found: 9 }), "{error}");
     }
 
     #[test]
     fn what_was_committed_is_there_after_reopening() {
         let folder = tempfile::tempdir().unwrap();
-        let engine = Engine::open(folder.path(), CACHE).unwrap();
-        let value = records::encode(&vec![7_u8; 50 * 1024]).unwrap();
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        let large = Garbage { job: JobId::from_bytes([0; 16]), names: vec!["a".repeat(50 * 1024)] };
+        let value = records::encode(&large).unwrap();
         let puts = (0..40_u8).map(|n| (vec![b'z', n], Some(value.clone())));
         engine.commit(puts.collect()).unwrap();
         engine.commit(Writes::from([(vec![b'z', 3], None)])).unwrap();
         engine.sync().unwrap();
         drop(engine);
-        let engine = Engine::open(folder.path(), CACHE).unwrap();
-        assert_eq!(engine.scan_values::<Vec<u8>>(keys::all(b'z'), 100).unwrap().len(), 39);
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        assert_eq!(engine.scan_values::<Garbage>(keys::all(b'z'), 100).unwrap().len(), 39);
         // Values of this size must stay in the log: sled never syncs what it keeps in files of its own.
         let blobs = std::fs::read_dir(folder.path().join("blobs")).unwrap().count();
         assert_eq!(blobs, 0);

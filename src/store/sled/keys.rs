@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::domain::client::ClientId;
 use crate::domain::id::{DeliveryId, JobId};
-use crate::domain::job::JobStatus;
+use crate::domain::job::{JobStatus, Priority};
 use crate::store::StoreError;
 
 /// A key's bytes.
@@ -15,18 +15,29 @@ pub(super) type Key = Vec<u8>;
 
 /// The version of all these layouts and of the records.
 pub(super) const SCHEMA: &[u8] = b"m/schema";
+/// The last place in the event log that was given away, for when the events themselves are purged.
+pub(super) const LAST_SEQ: &[u8] = b"m/seq";
+/// What is paused.
+pub(super) const PAUSED: &[u8] = b"m/paused";
 
 pub(super) const JOB: u8 = b'j';
-pub(super) const JOB_BY_STATUS: u8 = b's';
-pub(super) const JOB_QUEUE: u8 = b'q';
+pub(super) const JOB_LIST: u8 = b'n';
+pub(super) const JOB_TAG: u8 = b't';
+pub(super) const JOB_READY: u8 = b'q';
+pub(super) const JOB_WAITS: u8 = b'w';
 pub(super) const JOB_LEASE: u8 = b'l';
+pub(super) const JOB_DEADLINE: u8 = b'h';
+pub(super) const JOB_PURGE: u8 = b'g';
+pub(super) const GARBAGE: u8 = b'b';
 pub(super) const IDEMPOTENCY: u8 = b'i';
 pub(super) const EVENT: u8 = b'e';
+pub(super) const EVENT_OF_JOB: u8 = b'k';
 pub(super) const DELIVERY: u8 = b'd';
 pub(super) const DELIVERY_OF_JOB: u8 = b'o';
 pub(super) const DELIVERY_DUE: u8 = b'p';
 pub(super) const DELIVERY_LEASE: u8 = b'x';
 pub(super) const ATTEMPT: u8 = b'a';
+pub(super) const SET_ASIDE: u8 = b'z';
 
 fn key(prefix: u8, parts: &[&[u8]]) -> Key {
     let mut key = vec![prefix];
@@ -45,16 +56,70 @@ pub(super) fn job(id: JobId) -> Key {
     key(JOB, &[id.as_bytes()])
 }
 
-pub(super) fn job_by_status(status: JobStatus, id: JobId) -> Key {
-    key(JOB_BY_STATUS, &[&[status_byte(status)], id.as_bytes()])
+/// A text with its length in front, so that none is the beginning of another. Longer ones than 255 bytes are
+/// cut: whoever reads the record sees whether it is the right one.
+fn text(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).unwrap_or(u8::MAX);
+    let mut bytes = vec![length];
+    bytes.extend_from_slice(&text.as_bytes()[..usize::from(length)]);
+    bytes
 }
 
-pub(super) fn job_queue(due: Timestamp, id: JobId) -> Key {
-    key(JOB_QUEUE, &[&time(due), id.as_bytes()])
+/// By client, deleted or not, and status; then the newest last.
+pub(super) fn job_list(client: &ClientId, deleted: bool, status: JobStatus, id: JobId) -> Key {
+    [job_list_prefix(client, deleted, status).as_slice(), id.as_bytes()].concat()
+}
+
+/// What the keys of one list begin with.
+pub(super) fn job_list_prefix(client: &ClientId, deleted: bool, status: JobStatus) -> Key {
+    key(JOB_LIST, &[&text(client.as_str()), &[u8::from(deleted), status_byte(status)]])
+}
+
+pub(super) fn job_tag(client: &ClientId, tag: &str, id: JobId) -> Key {
+    [job_tag_prefix(client, tag).as_slice(), id.as_bytes()].concat()
+}
+
+pub(super) fn job_tag_prefix(client: &ClientId, tag: &str) -> Key {
+    key(JOB_TAG, &[&text(client.as_str()), &text(tag)])
+}
+
+/// The queue: each client has its own stretch, in which priority and then age decide.
+pub(super) fn job_ready(client: &ClientId, priority: Priority, id: JobId) -> Key {
+    key(JOB_READY, &[&text(client.as_str()), &[priority_byte(priority)], id.as_bytes()])
+}
+
+/// The end of the stretch of the queue that `ready`, a key of it, lies in.
+pub(super) fn end_of_turn(ready: &[u8]) -> Key {
+    let length = ready.get(1).copied().map_or(0, usize::from);
+    let mut end: Key = ready.iter().copied().take(2 + length).collect();
+    // Above every priority.
+    end.push(u8::MAX);
+    end
+}
+
+pub(super) fn job_waits(due: Timestamp, id: JobId) -> Key {
+    key(JOB_WAITS, &[&time(due), id.as_bytes()])
 }
 
 pub(super) fn job_lease(until: Timestamp, id: JobId) -> Key {
     key(JOB_LEASE, &[&time(until), id.as_bytes()])
+}
+
+pub(super) fn job_deadline(at: Timestamp, id: JobId) -> Key {
+    key(JOB_DEADLINE, &[&time(at), id.as_bytes()])
+}
+
+pub(super) fn job_purge(at: Timestamp, id: JobId) -> Key {
+    key(JOB_PURGE, &[&time(at), id.as_bytes()])
+}
+
+/// Where an entry of a queue goes whose record cannot be used.
+pub(super) fn set_aside(entry: &[u8]) -> Key {
+    key(SET_ASIDE, &[entry])
+}
+
+pub(super) fn garbage(job: JobId) -> Key {
+    key(GARBAGE, &[job.as_bytes()])
 }
 
 /// The client's length goes first, so that no client's keys can be read as another's.
@@ -63,8 +128,18 @@ pub(super) fn idempotency(client: &ClientId, client_key: &str) -> Key {
     key(IDEMPOTENCY, &[&client.len().to_be_bytes(), client, client_key.as_bytes()])
 }
 
+/// What the client chose, of a key that `idempotency` made for it.
+pub(super) fn client_key_of(key: &[u8], client: &ClientId) -> Option<String> {
+    let prefix = idempotency(client, "");
+    key.strip_prefix(prefix.as_slice()).and_then(|text| String::from_utf8(text.to_vec()).ok())
+}
+
 pub(super) fn event(seq: u64) -> Key {
     key(EVENT, &[&seq.to_be_bytes()])
+}
+
+pub(super) fn event_of_job(job: JobId, seq: u64) -> Key {
+    key(EVENT_OF_JOB, &[job.as_bytes(), &seq.to_be_bytes()])
 }
 
 pub(super) fn delivery(id: DeliveryId) -> Key {
@@ -93,6 +168,15 @@ fn status_byte(status: JobStatus) -> u8 {
         JobStatus::Processing => 1,
         JobStatus::Completed => 2,
         JobStatus::Failed => 3,
+        JobStatus::Cancelled => 4,
+    }
+}
+
+fn priority_byte(priority: Priority) -> u8 {
+    match priority {
+        Priority::High => 0,
+        Priority::Normal => 1,
+        Priority::Low => 2,
     }
 }
 
@@ -107,22 +191,16 @@ pub(super) fn due(prefix: u8, now: Timestamp) -> Range<Key> {
     vec![prefix]..key(prefix, &[&after.to_be_bytes()])
 }
 
-/// All jobs, or all that stand at `status`, older than `before`.
-pub(super) fn jobs(status: Option<JobStatus>, before: Option<JobId>) -> Range<Key> {
-    let first = match status {
-        Some(status) => vec![JOB_BY_STATUS, status_byte(status)],
-        None => vec![JOB],
-    };
+/// The keys that are `prefix` and an id from `first` to before `end`.
+pub(super) fn ids(prefix: &[u8], first: Option<JobId>, end: Option<JobId>) -> Range<Key> {
+    let from = [prefix, first.as_ref().map_or(&[][..], |id| id.as_bytes())].concat();
     // No id is above sixteen 0xff, and the seventeenth puts the end behind that one too.
-    let end = match before {
-        Some(id) => [first.as_slice(), id.as_bytes()].concat(),
-        None => [first.as_slice(), &[0xff; 17]].concat(),
-    };
-    first..end
+    let to = [prefix, end.as_ref().map_or(&[0xff; 17][..], |id| id.as_bytes())].concat();
+    from..to
 }
 
-pub(super) fn events_after(seq: u64) -> Range<Key> {
-    event(seq.saturating_add(1))..vec![EVENT + 1]
+pub(super) fn events_of(job: JobId, after: u64) -> Range<Key> {
+    event_of_job(job, after.saturating_add(1))..key(EVENT_OF_JOB, &[job.as_bytes(), &[0xff; 9]])
 }
 
 pub(super) fn deliveries_of(job: JobId) -> Range<Key> {
@@ -144,9 +222,9 @@ pub(super) fn time_of(key: &[u8]) -> Option<Timestamp> {
     Timestamp::from_millisecond(i64::try_from(millis).ok()?).ok()
 }
 
-/// The number that follows the prefix of an event's key.
+/// The number that ends the key of an event, and of an event of a job.
 pub(super) fn seq_of(key: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(*key.get(1..)?.first_chunk()?))
+    Some(u64::from_be_bytes(*key.get(1..)?.last_chunk()?))
 }
 
 #[cfg(test)]
@@ -157,35 +235,63 @@ mod tests {
         Timestamp::from_millisecond(millis).unwrap()
     }
 
-    #[test]
-    fn what_is_due_includes_now_and_nothing_later() {
-        let id = JobId::new(at(1), &[0xff; 10]);
-        let range = due(JOB_QUEUE, at(1000));
-        assert!(range.contains(&job_queue(at(0), id)));
-        assert!(range.contains(&job_queue(at(1000), id)));
-        assert!(!range.contains(&job_queue(at(1001), JobId::from_bytes([0; 16]))));
-        assert_eq!(time_of(&job_queue(at(1000), id)), Some(at(1000)));
-        assert_eq!(last_id(&job_queue(at(1000), id)).unwrap(), *id.as_bytes());
+    fn job_id(n: u8) -> JobId {
+        JobId::from_bytes([n; 16])
     }
 
     #[test]
-    fn a_page_ends_before_its_cursor_and_within_its_status() {
-        let (old, new) = (JobId::new(at(1), &[0; 10]), JobId::new(at(2), &[0; 10]));
-        assert!(jobs(None, Some(new)).contains(&job(old)));
-        assert!(!jobs(None, Some(new)).contains(&job(new)));
-        let failed = jobs(Some(JobStatus::Failed), None);
-        assert!(failed.contains(&job_by_status(JobStatus::Failed, JobId::from_bytes([0xff; 16]))));
-        assert!(!failed.contains(&job_by_status(JobStatus::Completed, old)));
-        assert!(jobs(Some(JobStatus::Queued), Some(new)).contains(&job_by_status(JobStatus::Queued, old)));
+    fn what_is_due_includes_now_and_nothing_later() {
+        let id = job_id(0xff);
+        let range = due(JOB_WAITS, at(1000));
+        assert!(range.contains(&job_waits(at(0), id)));
+        assert!(range.contains(&job_waits(at(1000), id)));
+        assert!(!range.contains(&job_waits(at(1001), job_id(0))));
+        assert_eq!(time_of(&job_waits(at(1000), id)), Some(at(1000)));
+        assert_eq!(last_id(&job_waits(at(1000), id)).unwrap(), *id.as_bytes());
+    }
+
+    #[test]
+    fn a_list_ends_before_its_cursor_and_within_its_client_and_status() {
+        let (client, other): (ClientId, ClientId) = ("a".parse().unwrap(), "a0".parse().unwrap());
+        let prefix = job_list_prefix(&client, false, JobStatus::Failed);
+        let all = ids(&prefix, None, None);
+        assert!(all.contains(&job_list(&client, false, JobStatus::Failed, job_id(0xff))));
+        assert!(!all.contains(&job_list(&client, false, JobStatus::Completed, job_id(1))));
+        assert!(!all.contains(&job_list(&client, true, JobStatus::Failed, job_id(1))));
+        assert!(!all.contains(&job_list(&other, false, JobStatus::Failed, job_id(1))));
+        let part = ids(&prefix, Some(job_id(2)), Some(job_id(4)));
+        let has = |n| part.contains(&job_list(&client, false, JobStatus::Failed, job_id(n)));
+        assert_eq!([1, 2, 3, 4].map(has), [false, true, true, false]);
+    }
+
+    #[test]
+    fn a_turn_ends_behind_a_clients_last_and_before_the_next_clients_first() {
+        let clients: [ClientId; 3] = ["a", "ab", "b"].map(|name| name.parse().unwrap());
+        let mut keys: Vec<Key> = Vec::new();
+        for client in &clients {
+            for priority in Priority::ALL {
+                keys.extend([1, 0xff].map(|n| job_ready(client, priority, job_id(n))));
+            }
+        }
+        keys.sort();
+        let mut turns: Vec<Key> = keys.iter().map(|key| end_of_turn(key)).collect();
+        turns.dedup();
+        assert_eq!(turns.len(), 3);
+        for key in &keys {
+            let after = keys.iter().filter(|other| **other >= end_of_turn(key)).count();
+            assert_eq!(after % 6, 0, "whole stretches");
+        }
     }
 
     #[test]
     fn a_record_ids_range_holds_its_own_and_no_others() {
-        let (one, two) = (JobId::from_bytes([1; 16]), JobId::from_bytes([2; 16]));
+        let (one, two) = (job_id(1), job_id(2));
         let last = DeliveryId::from_bytes([0xff; 16]);
         assert!(deliveries_of(one).contains(&delivery_of_job(one, last)));
         assert!(!deliveries_of(one).contains(&delivery_of_job(two, last)));
         assert!(attempts_of(last).contains(&attempt(last, u32::MAX)));
-        assert!(events_after(6).contains(&event(7)) && !events_after(6).contains(&event(6)));
+        assert!(events_of(one, 6).contains(&event_of_job(one, u64::MAX)));
+        assert!(!events_of(one, 6).contains(&event_of_job(one, 6)));
+        assert_eq!((seq_of(&event(7)), seq_of(&event_of_job(one, 7))), (Some(7), Some(7)));
     }
 }

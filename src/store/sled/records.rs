@@ -1,24 +1,57 @@
-//! How a value is written (one byte for the layout's version, then postcard), and by which keys it is found.
+//! How a value is written (one byte for its layout's version, then postcard), and by which keys it is found.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::keys::{self, Key};
-use crate::domain::delivery::Delivery;
+use crate::domain::delivery::{Attempt, Delivery};
+use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, JobId};
 use crate::domain::job::{Job, JobStatus};
-use crate::store::StoreError;
-
-/// The version of every record's layout. A change of a stored type raises it, and `decode` learns the older one.
-const VERSION: u8 = 1;
+use crate::store::{Garbage, Paused, StoreError};
 
 /// The largest value that is safe. sled moves a leaf that exceeds a quarter of a segment to a file
 /// that it never syncs; a leaf has up to 17 entries: 8 MiB / 4 / 17 = 123 KiB, and half of that is left
 /// for the engine's own framing.
 pub(super) const MAX_BYTES: usize = 60 * 1024;
 
+/// What is kept as a value. The version of its layout is the value's first byte: a change of the type raises it,
+/// and [`super::upgrade`] learns the older one.
+pub(super) trait Record: Serialize + DeserializeOwned {
+    const VERSION: u8;
+}
+
+impl Record for Job {
+    const VERSION: u8 = 2;
+}
+
+impl Record for Event {
+    const VERSION: u8 = 2;
+}
+
+impl Record for Delivery {
+    const VERSION: u8 = 1;
+}
+
+impl Record for Attempt {
+    const VERSION: u8 = 1;
+}
+
+impl Record for Garbage {
+    const VERSION: u8 = 1;
+}
+
+impl Record for Paused {
+    const VERSION: u8 = 1;
+}
+
+/// The last `seq`.
+impl Record for u64 {
+    const VERSION: u8 = 1;
+}
+
 /// A record whose index entries follow from it.
-pub(super) trait Indexed: Serialize + DeserializeOwned + Clone {
+pub(super) trait Indexed: Record + Clone {
     type Id: Copy;
 
     /// Where it is kept.
@@ -42,12 +75,21 @@ impl Indexed for Job {
     }
 
     fn index(&self) -> Vec<Key> {
-        let mut index = vec![keys::job_by_status(self.status, self.id)];
-        if self.status == JobStatus::Queued {
-            index.push(keys::job_queue(self.due_at, self.id));
+        let (id, client) = (self.id, &self.client);
+        let mut index = vec![keys::job_list(client, self.deleted_at.is_some(), self.status, id)];
+        index.extend(self.tags.iter().map(|tag| keys::job_tag(client, tag, id)));
+        match (self.status, self.due_at) {
+            (JobStatus::Queued, Some(due)) => index.push(keys::job_waits(due, id)),
+            (JobStatus::Queued, None) => index.push(keys::job_ready(client, self.priority, id)),
+            _ => {}
         }
         if let Some(lease) = self.lease {
-            index.push(keys::job_lease(lease.until, self.id));
+            index.push(keys::job_lease(lease.until, id));
+        }
+        if self.status.is_terminal() {
+            index.extend(self.purge_at.map(|at| keys::job_purge(at, id)));
+        } else {
+            index.extend(self.deadline_at.map(|at| keys::job_deadline(at, id)));
         }
         index
     }
@@ -75,6 +117,10 @@ impl Indexed for Delivery {
     }
 }
 
+impl Record for IdempotencyRecord {
+    const VERSION: u8 = 1;
+}
+
 /// What an idempotency key stands for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct IdempotencyRecord {
@@ -82,18 +128,18 @@ pub(super) struct IdempotencyRecord {
     pub(super) fingerprint: [u8; 32],
 }
 
-pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+pub(super) fn encode<R: Record>(value: &R) -> Result<Vec<u8>, StoreError> {
     let bytes =
-        postcard::to_extend(value, vec![VERSION]).map_err(|error| StoreError::Engine(error.into()))?;
+        postcard::to_extend(value, vec![R::VERSION]).map_err(|error| StoreError::Engine(error.into()))?;
     if bytes.len() > MAX_BYTES {
         return Err(StoreError::RecordTooLarge { bytes: bytes.len(), limit: MAX_BYTES });
     }
     Ok(bytes)
 }
 
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+pub(super) fn decode<R: Record>(bytes: &[u8]) -> Result<R, StoreError> {
     match bytes.split_first() {
-        Some((&VERSION, record)) => {
+        Some((version, record)) if *version == R::VERSION => {
             postcard::from_bytes(record).map_err(|error| StoreError::Corrupt(error.to_string()))
         }
         Some((version, _)) => Err(StoreError::Corrupt(format!("unknown record version {version}"))),
@@ -119,8 +165,9 @@ mod tests {
         let bytes = encode(&Job::accepted(new_job(3), at(9))).unwrap();
         assert!(matches!(decode::<Job>(&bytes[..20]), Err(StoreError::Corrupt(_))));
         assert!(matches!(decode::<Job>(&[]), Err(StoreError::Corrupt(_))));
-        let newer = [&[VERSION + 1], &bytes[1..]].concat();
+        let newer = [&[Job::VERSION + 1], &bytes[1..]].concat();
         assert!(matches!(decode::<Job>(&newer), Err(StoreError::Corrupt(_))));
-        assert!(matches!(encode(&vec![0_u8; MAX_BYTES]), Err(StoreError::RecordTooLarge { .. })));
+        let huge = Garbage { job: JobId::from_bytes([0; 16]), names: vec!["a".repeat(MAX_BYTES)] };
+        assert!(matches!(encode(&huge), Err(StoreError::RecordTooLarge { .. })));
     }
 }

@@ -9,17 +9,15 @@ use std::iter::Peekable;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 
 use super::engine::{Engine, Entry, Writes};
 use super::keys::{self, Key};
-use super::records::{self, Indexed};
-use crate::store::{Signals, StoreError};
+use super::records::{self, Indexed, Record};
+use crate::store::{Paused, Policy, Signals, StoreError};
 
 /// Steps that may wait in front of the thread; who comes later waits for room.
 const QUEUE: usize = 1024;
@@ -31,7 +29,8 @@ const BYTES_PER_COMMIT: usize = 4 * 1024 * 1024;
 /// What a step's answer waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
-    /// The change survives a power cut.
+    /// The change survives a power cut. Whatever makes an event asks for this, so that a place in the log that
+    /// somebody has seen is never given away again.
     Synced,
     /// The change survives the process; it rides along with the next sync.
     Written,
@@ -40,24 +39,25 @@ pub(super) enum Durability {
 /// What the writer and the readers share.
 pub(super) struct Shared {
     pub(super) engine: Engine,
-    pub(super) source: String,
+    pub(super) policy: Policy,
     pub(super) signals: Signals,
     pub(super) waiting_jobs: AtomicU64,
+    pub(super) paused: RwLock<Paused>,
 }
 
 impl Shared {
-    pub(super) fn load(engine: Engine, source: String) -> Result<Self, StoreError> {
-        let waiting =
-            engine.scan(keys::all(keys::JOB_QUEUE)).try_fold(0, |count, entry| entry.map(|_| count + 1))?;
-        let shared =
-            Self { engine, source, signals: Signals::default(), waiting_jobs: AtomicU64::new(waiting) };
-        shared.signals.events.send_replace(shared.last_seq()?);
-        Ok(shared)
-    }
-
-    fn last_seq(&self) -> Result<u64, StoreError> {
-        let last = self.engine.last_key(keys::all(keys::EVENT))?;
-        Ok(last.as_deref().and_then(keys::seq_of).unwrap_or(0))
+    pub(super) fn load(engine: Engine, policy: Policy) -> Result<Self, StoreError> {
+        let count =
+            |prefix| engine.scan(keys::all(prefix)).try_fold(0, |count, entry| entry.map(|_| count + 1));
+        let waiting: u64 = count(keys::JOB_READY)? + count(keys::JOB_WAITS)?;
+        let last_event = engine.last_key(keys::all(keys::EVENT))?.as_deref().and_then(keys::seq_of);
+        // The last events may have been purged; their places stay taken.
+        let last_seq = last_event.max(engine.get::<u64>(keys::LAST_SEQ)?).unwrap_or(0);
+        let paused = engine.get(keys::PAUSED)?.unwrap_or_default();
+        let signals = Signals::default();
+        signals.events.send_replace(last_seq);
+        let (waiting_jobs, paused) = (AtomicU64::new(waiting), RwLock::new(paused));
+        Ok(Self { engine, policy, signals, waiting_jobs, paused })
     }
 }
 
@@ -78,9 +78,12 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn start(shared: Arc<Shared>) -> std::io::Result<Self> {
         let (commands, received) = mpsc::channel(QUEUE);
-        let thread = std::thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || run(&shared, received))?;
+        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+            // sled panics where others return errors. What its memory holds then is not to be trusted.
+            if catch_unwind(AssertUnwindSafe(|| run(&shared, received))).is_err() {
+                abort("go on", &StoreError::Closed);
+            }
+        })?;
         Ok(Self { commands, thread: Mutex::new(Some(thread)) })
     }
 
@@ -129,9 +132,10 @@ fn prepare<T: Send + 'static>(
 }
 
 fn run(shared: &Shared, mut commands: mpsc::Receiver<Command>) {
-    let mut next_seq = *shared.signals.events.borrow() + 1;
+    let mut cursor =
+        Cursor { next_seq: *shared.signals.events.borrow() + 1, turn: keys::all(keys::JOB_READY).start };
     while let Some(Command::Run(durability, step)) = commands.blocking_recv() {
-        let mut tx = Tx::new(shared, next_seq);
+        let mut tx = Tx::new(shared, cursor);
         let mut synced = durability == Durability::Synced;
         let mut answers = vec![step(&mut tx)];
         let mut stop = false;
@@ -148,7 +152,7 @@ fn run(shared: &Shared, mut commands: mpsc::Receiver<Command>) {
                 Err(_) => break,
             }
         }
-        next_seq = tx.next_seq;
+        cursor = tx.cursor.clone();
         commit(shared, tx, synced);
         for answer in answers {
             answer();
@@ -163,7 +167,7 @@ fn run(shared: &Shared, mut commands: mpsc::Receiver<Command>) {
 
 /// Commits, syncs, and tells those who wait for a change.
 fn commit(shared: &Shared, tx: Tx<'_>, synced: bool) {
-    let Tx { writes, waiting_delta, jobs_ready, deliveries_ready, next_seq, .. } = tx;
+    let Tx { writes, waiting_delta, jobs_ready, deliveries_ready, cursor, .. } = tx;
     if writes.is_empty() {
         return;
     }
@@ -182,7 +186,8 @@ fn commit(shared: &Shared, tx: Tx<'_>, synced: bool) {
     if deliveries_ready {
         shared.signals.deliveries.notify_one();
     }
-    shared.signals.events.send_if_modified(|seq| std::mem::replace(seq, next_seq - 1) != next_seq - 1);
+    let last_seq = cursor.next_seq - 1;
+    shared.signals.events.send_if_modified(|seq| std::mem::replace(seq, last_seq) != last_seq);
 }
 
 /// After a failed sync the kernel may have dropped the very pages that were to be written, and a second
@@ -207,6 +212,15 @@ pub(super) struct Checkout<R> {
     index: Vec<Key>,
 }
 
+/// What goes on from one commit to the next.
+#[derive(Debug, Clone)]
+pub(super) struct Cursor {
+    /// The next place in the event log.
+    next_seq: u64,
+    /// Where in the queue the next client is looked for: each gets its turn.
+    pub(super) turn: Key,
+}
+
 /// A batch in the making: reads see its writes, a failed step's writes are taken back.
 pub(super) struct Tx<'a> {
     shared: &'a Shared,
@@ -214,20 +228,20 @@ pub(super) struct Tx<'a> {
     /// What the running step overwrote in `writes`.
     undo: Vec<(Key, Option<Option<Vec<u8>>>)>,
     bytes: usize,
-    next_seq: u64,
+    pub(super) cursor: Cursor,
     waiting_delta: i64,
     jobs_ready: bool,
     deliveries_ready: bool,
 }
 
 impl<'a> Tx<'a> {
-    fn new(shared: &'a Shared, next_seq: u64) -> Self {
+    fn new(shared: &'a Shared, cursor: Cursor) -> Self {
         Self {
             shared,
             writes: Writes::new(),
             undo: Vec::new(),
             bytes: 0,
-            next_seq,
+            cursor,
             waiting_delta: 0,
             jobs_ready: false,
             deliveries_ready: false,
@@ -239,35 +253,68 @@ impl<'a> Tx<'a> {
         &mut self,
         step: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let (next_seq, waiting_delta) = (self.next_seq, self.waiting_delta);
         self.undo.clear();
-        let result = catch_unwind(AssertUnwindSafe(|| step(self)))
-            .unwrap_or_else(|_| Err(StoreError::Engine("a step of the store panicked".into())));
+        self.part(|tx| {
+            catch_unwind(AssertUnwindSafe(|| step(tx)))
+                .unwrap_or_else(|_| Err(StoreError::Engine("a step of the store panicked".into())))
+        })
+    }
+
+    /// Runs a part of a step; when it fails, its own writes are taken back and the step may go on.
+    fn part<T>(&mut self, part: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let (mark, cursor, waiting_delta) = (self.undo.len(), self.cursor.clone(), self.waiting_delta);
+        let result = part(self);
         if result.is_err() {
-            for (key, before) in self.undo.drain(..).rev() {
+            for (key, before) in self.undo.drain(mark..).rev() {
                 match before {
                     Some(write) => self.writes.insert(key, write),
                     None => self.writes.remove(&key),
                 };
             }
-            (self.next_seq, self.waiting_delta) = (next_seq, waiting_delta);
+            (self.cursor, self.waiting_delta) = (cursor, waiting_delta);
         }
         result
     }
 
-    /// The public base URL for events of now.
-    pub(super) fn source(&self) -> &str {
-        &self.shared.source
+    /// Does `part` for the entry `key` of a queue. If that fails, the entry is set aside, so that a record which
+    /// cannot be read, or does not fit its entry, never holds up those behind it.
+    pub(super) fn take_entry<T>(
+        &mut self,
+        key: &Key,
+        part: impl FnOnce(&mut Tx<'_>, [u8; 16]) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        match self.part(|tx| part(tx, keys::last_id(key)?)) {
+            Ok(done) => Ok(Some(done)),
+            Err(error @ (StoreError::Engine(_) | StoreError::Closed)) => Err(error),
+            Err(error) => {
+                let entry = crate::domain::id::hex(key);
+                tracing::error!(%error, entry, "an entry of a queue was set aside; darkroom doctor lists it");
+                self.count(key, -1);
+                self.write(key.clone(), None);
+                self.write(keys::set_aside(key), Some(Vec::new()));
+                Ok(None)
+            }
+        }
+    }
+
+    /// What holds for the whole store.
+    pub(super) fn policy(&self) -> &'a Policy {
+        &self.shared.policy
     }
 
     /// The next place in the event log.
     pub(super) fn take_seq(&mut self) -> u64 {
-        let seq = self.next_seq;
-        self.next_seq += 1;
+        let seq = self.cursor.next_seq;
+        self.cursor.next_seq += 1;
         seq
     }
 
-    pub(super) fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+    /// The last place in the event log that was given away.
+    pub(super) fn last_seq(&self) -> u64 {
+        self.cursor.next_seq - 1
+    }
+
+    pub(super) fn get<T: Record>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
         match self.writes.get(key) {
             Some(write) => write.as_deref().map(records::decode).transpose(),
             None => self.shared.engine.get(key),
@@ -282,7 +329,7 @@ impl<'a> Tx<'a> {
             .collect()
     }
 
-    pub(super) fn put<T: Serialize>(&mut self, key: Key, value: &T) -> Result<(), StoreError> {
+    pub(super) fn put<T: Record>(&mut self, key: Key, value: &T) -> Result<(), StoreError> {
         let value = records::encode(value)?;
         self.write(key, Some(value));
         Ok(())
@@ -316,6 +363,22 @@ impl<'a> Tx<'a> {
         Ok(record)
     }
 
+    /// Removes a record and its index entries.
+    pub(super) fn remove<R: Indexed>(&mut self, record: &R) {
+        self.write(R::key(record.id()), None);
+        self.reindex(&record.index(), &[]);
+    }
+
+    /// Removes one key.
+    pub(super) fn delete(&mut self, key: Key) {
+        self.write(key, None);
+    }
+
+    /// Writes a key that says all by itself.
+    pub(super) fn mark(&mut self, key: Key) {
+        self.write(key, Some(Vec::new()));
+    }
+
     /// Changes a record.
     pub(super) fn update<R: Indexed, E>(
         &mut self,
@@ -344,7 +407,7 @@ impl<'a> Tx<'a> {
 
     fn count(&mut self, key: &[u8], delta: i64) {
         match key.first() {
-            Some(&keys::JOB_QUEUE) => {
+            Some(&(keys::JOB_READY | keys::JOB_WAITS)) => {
                 self.waiting_delta += delta;
                 self.jobs_ready |= delta > 0;
             }

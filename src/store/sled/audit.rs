@@ -1,0 +1,107 @@
+//! The books, counted from the records: every story fits together, and the index has exactly what follows from it.
+
+use super::engine::Engine;
+use super::keys;
+use super::records::{Indexed, decode};
+use crate::domain::delivery::Delivery;
+use crate::domain::id::DeliveryId;
+use crate::domain::job::Job;
+use crate::store::{Audit, StoreError};
+
+/// What is kept by its own key only as part of a job's story, or as an entry of the index.
+const FOLLOWING: [u8; 16] = [
+    keys::JOB_LIST,
+    keys::JOB_TAG,
+    keys::JOB_READY,
+    keys::JOB_WAITS,
+    keys::JOB_LEASE,
+    keys::JOB_DEADLINE,
+    keys::JOB_PURGE,
+    keys::IDEMPOTENCY,
+    keys::EVENT,
+    keys::EVENT_OF_JOB,
+    keys::DELIVERY,
+    keys::DELIVERY_OF_JOB,
+    keys::DELIVERY_DUE,
+    keys::DELIVERY_LEASE,
+    keys::ATTEMPT,
+    keys::SET_ASIDE,
+];
+
+/// It reads while the store is written: on a running store it may report what was only half seen.
+pub(super) fn audit(engine: &Engine) -> Result<Audit, StoreError> {
+    let mut audit = Audit::default();
+    // How many keys of each kind there are to be, counted by their first byte.
+    let mut expected = [0_u64; 256];
+    for entry in engine.scan(keys::all(keys::JOB)) {
+        let (key, value) = entry?;
+        match decode::<Job>(&value) {
+            Ok(job) => story(engine, &job, &mut expected, &mut audit)?,
+            Err(error) => {
+                audit.fault(format!("the job at {} cannot be read: {error}", crate::domain::id::hex(&key)))
+            }
+        }
+    }
+    for kind in FOLLOWING {
+        let found = engine.scan(keys::all(kind)).try_fold(0_u64, |count, entry| entry.map(|_| count + 1))?;
+        let expected = expected[usize::from(kind)];
+        if found != expected {
+            audit.fault(format!(
+                "there are {found} keys of the kind {:?}, and {expected} follow",
+                char::from(kind)
+            ));
+        }
+    }
+    Ok(audit)
+}
+
+fn story(engine: &Engine, job: &Job, expected: &mut [u64; 256], audit: &mut Audit) -> Result<(), StoreError> {
+    let events = super::jobs::events_of(engine, job.id, 0, usize::MAX)?;
+    let mut deliveries = Vec::new();
+    for entry in engine.scan(keys::deliveries_of(job.id)) {
+        let id = DeliveryId::from_bytes(keys::last_id(&entry?.0)?);
+        match engine.get::<Delivery>(&keys::delivery(id)) {
+            Ok(Some(delivery)) => {
+                let attempts = engine.scan(keys::attempts_of(id)).count();
+                expected[usize::from(keys::ATTEMPT)] += attempts as u64;
+                expected[usize::from(keys::DELIVERY)] += 1;
+                index(engine, &delivery, expected, audit)?;
+                deliveries.push((delivery, attempts));
+            }
+            Ok(None) => audit.fault(format!("{id} of {} is not there", job.id)),
+            Err(error) => audit.fault(format!("{id} of {} cannot be read: {error}", job.id)),
+        }
+    }
+    expected[usize::from(keys::EVENT)] += events.len() as u64;
+    expected[usize::from(keys::EVENT_OF_JOB)] += events.len() as u64;
+    if let Some(key) = &job.idempotency_key {
+        expected[usize::from(keys::IDEMPOTENCY)] += 1;
+        if engine.get_raw(&keys::idempotency(&job.client, key))?.is_none() {
+            audit.fault(format!("the idempotency key of {} is not there", job.id));
+        }
+    }
+    index(engine, job, expected, audit)?;
+    audit.story(job, &events, &deliveries);
+    Ok(())
+}
+
+fn index<R: Indexed>(
+    engine: &Engine,
+    record: &R,
+    expected: &mut [u64; 256],
+    audit: &mut Audit,
+) -> Result<(), StoreError> {
+    let mut index = record.index();
+    index.sort();
+    // Two equal labels are one entry.
+    index.dedup();
+    for key in index {
+        if let Some(kind) = key.first() {
+            expected[usize::from(*kind)] += 1;
+        }
+        if engine.get_raw(&key)?.is_none() {
+            audit.fault(format!("the entry {} is missing", crate::domain::id::hex(&key)));
+        }
+    }
+    Ok(())
+}

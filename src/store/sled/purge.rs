@@ -1,0 +1,101 @@
+//! Removing what is no longer kept, in bounded steps: a job goes with its whole story.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::engine::Engine;
+use super::keys::{self, Key};
+use super::writer::Tx;
+use crate::domain::delivery::Delivery;
+use crate::domain::id::{DeliveryId, JobId};
+use crate::domain::job::Job;
+use crate::store::{Garbage, Purged, StoreError};
+
+/// Keys that one step removes, so that nobody waits long behind it.
+const KEYS_AT_ONCE: usize = 4096;
+/// How long a job is kept on whose callback is still on its way when its time has come.
+const POSTPONED_BY: Duration = Duration::from_secs(3600);
+/// The name of the picture as it came in.
+const ORIGINAL: &str = "original";
+
+pub(super) fn purge(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<Purged, StoreError> {
+    let mut purged = Purged::default();
+    let mut left = KEYS_AT_ONCE;
+    for key in tx.keys(keys::due(keys::JOB_PURGE, now), limit.saturating_add(1))? {
+        if purged.jobs == limit || left == 0 {
+            purged.more = true;
+            break;
+        }
+        if tx.take_entry(&key, |tx, id| purge_job(tx, JobId::from_bytes(id), &mut left, now))? == Some(true) {
+            purged.jobs += 1;
+        }
+    }
+    if purged.jobs > 0 {
+        let last_seq = tx.last_seq();
+        tx.put(keys::LAST_SEQ.to_vec(), &last_seq)?;
+    }
+    Ok(purged)
+}
+
+/// Whether the job is gone; it goes last, so that a story too long for one step is gone on with in the next.
+fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Result<bool, StoreError> {
+    let mut job = tx.checkout::<Job>(id)?;
+    let delivery_ids = tx.keys(keys::deliveries_of(id), *left)?;
+    let deliveries = delivery_ids
+        .iter()
+        .map(|key| tx.load::<Delivery>(DeliveryId::from_bytes(keys::last_id(key)?)))
+        .collect::<Result<Vec<_>, _>>()?;
+    if deliveries.iter().any(|delivery| !delivery.state.is_terminal()) {
+        job.record.purge_at = Some(now.checked_add(POSTPONED_BY).unwrap_or(Timestamp::MAX));
+        tx.save(job)?;
+        return Ok(false);
+    }
+    for delivery in deliveries {
+        for attempt in take(tx, keys::attempts_of(delivery.id), left)? {
+            tx.delete(attempt);
+        }
+        if *left == 0 {
+            return Ok(false);
+        }
+        tx.remove(&delivery);
+        *left -= 1;
+    }
+    for key in take(tx, keys::events_of(id, 0), left)? {
+        tx.delete(keys::event(keys::seq_of(&key).unwrap_or(0)));
+        tx.delete(key);
+    }
+    if *left == 0 {
+        return Ok(false);
+    }
+    let job = job.record;
+    if let Some(key) = &job.idempotency_key {
+        tx.delete(keys::idempotency(&job.client, key));
+    }
+    // An artifact may lie there that was never noted: its worker was cut off in between.
+    let wanted = job.variants.iter().map(|variant| &variant.name);
+    let made = job.artifacts.iter().map(|artifact| &artifact.name);
+    let names: BTreeSet<_> = wanted.chain(made).cloned().chain([ORIGINAL.to_owned()]).collect();
+    tx.put(keys::garbage(id), &Garbage { job: id, names: names.into_iter().collect() })?;
+    tx.remove(&job);
+    *left -= 1;
+    Ok(true)
+}
+
+/// As many keys of `range` as are left to be removed in this step.
+fn take(tx: &Tx<'_>, range: std::ops::Range<Key>, left: &mut usize) -> Result<Vec<Key>, StoreError> {
+    let keys = tx.keys(range, *left)?;
+    *left -= keys.len();
+    Ok(keys)
+}
+
+pub(super) fn garbage(engine: &Engine, limit: usize) -> Result<Vec<Garbage>, StoreError> {
+    engine.scan_values(keys::all(keys::GARBAGE), limit)
+}
+
+pub(super) fn forget(tx: &mut Tx<'_>, jobs: &[JobId]) {
+    for job in jobs {
+        tx.delete(keys::garbage(*job));
+    }
+}

@@ -1,0 +1,238 @@
+//! From older layouts to this one, when a store is opened.
+//!
+//! A step is done in bounded commits and the version is written last: a process that dies in between begins
+//! again, and finds what is done by the versions of the records.
+
+use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::engine::{Engine, Writes};
+use super::keys::{self, Key};
+use super::records::{self, IdempotencyRecord, Indexed};
+use crate::domain::client::ClientId;
+use crate::domain::event::{Event, EventKind};
+use crate::domain::id::{EventId, JobId};
+use crate::domain::image::Variant;
+use crate::domain::job::{Artifact, Callback, Input, Job, JobError, JobStatus, Lease, Priority};
+use crate::store::{Policy, StoreError};
+
+/// Records that are changed in one commit.
+const RECORDS_PER_COMMIT: usize = 500;
+
+/// The index of jobs by status, which version 1 had.
+const V1_JOB_BY_STATUS: u8 = b's';
+
+/// A job as version 1 kept it.
+#[derive(Serialize, Deserialize)]
+struct JobV1 {
+    id: JobId,
+    client: ClientId,
+    status: JobStatus,
+    revision: u64,
+    #[serde(with = "millisecond::required")]
+    created_at: Timestamp,
+    #[serde(with = "millisecond::optional")]
+    started_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    finished_at: Option<Timestamp>,
+    #[serde(with = "millisecond::required")]
+    due_at: Timestamp,
+    attempt: u32,
+    input: Input,
+    variants: Vec<Variant>,
+    artifacts: Vec<Artifact>,
+    callback: Option<Callback>,
+    tags: Vec<String>,
+    metadata: Option<String>,
+    error: Option<JobError>,
+    lease: Option<Lease>,
+    lease_token: u64,
+}
+
+/// An event as version 1 kept it.
+#[derive(Serialize, Deserialize)]
+struct EventV1 {
+    id: EventId,
+    seq: u64,
+    kind: EventKind,
+    job_id: JobId,
+    #[serde(with = "millisecond::required")]
+    at: Timestamp,
+    source: String,
+    job: JobV1,
+}
+
+impl JobV1 {
+    fn upgraded(self, policy: &Policy) -> Job {
+        let kept = |finished: Timestamp| finished.checked_add(policy.keep_finished).unwrap_or(Timestamp::MAX);
+        Job {
+            id: self.id,
+            client: self.client,
+            status: self.status,
+            revision: self.revision,
+            created_at: self.created_at,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            // A time that has passed by now is found to be due at once.
+            due_at: (self.status == JobStatus::Queued).then_some(self.due_at),
+            priority: Priority::Normal,
+            deadline_ms: None,
+            deadline_at: None,
+            cancel_requested_at: None,
+            deleted_at: None,
+            purge_at: self.finished_at.map(kept),
+            idempotency_key: None,
+            attempt: self.attempt,
+            input: self.input,
+            variants: self.variants,
+            artifacts: self.artifacts,
+            callback: self.callback,
+            tags: self.tags,
+            metadata: self.metadata,
+            error: self.error,
+            lease: self.lease,
+            lease_token: self.lease_token,
+        }
+    }
+}
+
+/// Brings a store of schema version 1 to version 2.
+pub(super) fn from_v1(engine: &Engine, policy: &Policy) -> Result<(), StoreError> {
+    tracing::info!("upgrading the store from schema version 1 to 2");
+    // Version 1 ordered its queue by due time; every entry of the index is made anew from its record.
+    for prefix in [V1_JOB_BY_STATUS, keys::JOB_READY, keys::JOB_LEASE] {
+        each(engine, prefix, |key, _, writes| {
+            writes.insert(key, None);
+            Ok(())
+        })?;
+    }
+    each(engine, keys::JOB, |key, value, writes| {
+        let job = match v1::<JobV1>(value)? {
+            Some(job) => job.upgraded(policy),
+            None => records::decode(value)?,
+        };
+        writes.extend(job.index().into_iter().map(|key| (key, Some(Vec::new()))));
+        writes.insert(key, Some(records::encode(&job)?));
+        Ok(())
+    })?;
+    each(engine, keys::EVENT, |key, value, writes| {
+        let Some(event) = v1::<EventV1>(value)? else { return Ok(()) };
+        let EventV1 { id, seq, kind, job_id, at, source, job } = event;
+        let event = Event { id, seq, kind, job_id, at, source, job: job.upgraded(policy) };
+        writes.insert(keys::event_of_job(job_id, seq), Some(Vec::new()));
+        writes.insert(key, Some(records::encode(&event)?));
+        Ok(())
+    })?;
+    each(engine, keys::IDEMPOTENCY, |key, value, writes| {
+        let known: IdempotencyRecord = records::decode(value)?;
+        if let Some(mut job) = engine.get::<Job>(&keys::job(known.job))? {
+            job.idempotency_key = keys::client_key_of(&key, &job.client);
+            writes.insert(keys::job(job.id), Some(records::encode(&job)?));
+        }
+        Ok(())
+    })
+}
+
+/// A record of version 1; `None` when it is of this version already.
+fn v1<T: DeserializeOwned>(value: &[u8]) -> Result<Option<T>, StoreError> {
+    match value.split_first() {
+        Some((1, record)) => {
+            postcard::from_bytes(record).map(Some).map_err(|error| StoreError::Corrupt(error.to_string()))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Collects changes for every entry of a kind, and commits them a few at a time.
+fn each(
+    engine: &Engine,
+    prefix: u8,
+    mut change: impl FnMut(Key, &[u8], &mut Writes) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut writes = Writes::new();
+    for (count, entry) in engine.scan(keys::all(prefix)).enumerate() {
+        let (key, value) = entry?;
+        change(key.to_vec(), &value, &mut writes)?;
+        if count % RECORDS_PER_COMMIT == RECORDS_PER_COMMIT - 1 {
+            engine.commit(std::mem::take(&mut writes))?;
+        }
+    }
+    engine.commit(writes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::tests::{CACHE, policy};
+    use super::*;
+    use crate::domain::job::tests::{at, new_job, worker};
+
+    fn put_v1<T: Serialize>(writes: &mut Writes, key: Key, record: &T) {
+        writes.insert(key, Some(postcard::to_extend(record, vec![1]).unwrap()));
+    }
+
+    fn job_v1(n: u8, status: JobStatus) -> JobV1 {
+        let job = Job::accepted(new_job(n), at(1));
+        let ended = status.is_terminal().then_some(at(9));
+        let lease = Lease { worker: worker(1), token: 1, until: at(40) };
+        JobV1 {
+            id: job.id,
+            client: job.client,
+            status,
+            revision: 3,
+            created_at: at(1),
+            started_at: None,
+            finished_at: ended,
+            due_at: at(2),
+            attempt: 1,
+            input: job.input,
+            variants: job.variants,
+            artifacts: Vec::new(),
+            callback: None,
+            tags: vec!["red".to_owned()],
+            metadata: None,
+            error: None,
+            lease: (status == JobStatus::Processing).then_some(lease),
+            lease_token: 1,
+        }
+    }
+
+    #[test]
+    fn a_store_of_version_1_opens_as_one_of_this_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        let mut writes = Writes::from([(keys::SCHEMA.to_vec(), Some(1_u32.to_be_bytes().to_vec()))]);
+        let stories = [
+            (1, JobStatus::Queued, EventKind::JobQueued),
+            (2, JobStatus::Processing, EventKind::JobStarted),
+            (3, JobStatus::Completed, EventKind::JobCompleted),
+        ];
+        for (n, status, kind) in stories {
+            let job = job_v1(n, status);
+            put_v1(&mut writes, keys::job(job.id), &job);
+            writes.insert([&[V1_JOB_BY_STATUS, n][..], job.id.as_bytes()].concat(), Some(Vec::new()));
+            writes.insert([&[keys::JOB_READY][..], &[0; 8], job.id.as_bytes()].concat(), Some(Vec::new()));
+            let (id, seq, job_id) = (EventId::new(at(1), &[n; 10]), u64::from(n), job.id);
+            let event = EventV1 { id, seq, kind, job_id, at: at(1), source: "http://a".to_owned(), job };
+            put_v1(&mut writes, keys::event(seq), &event);
+        }
+        let known = IdempotencyRecord { job: job_v1(3, JobStatus::Completed).id, fingerprint: [0; 32] };
+        put_v1(&mut writes, keys::idempotency(&ClientId::dev(), "order-7"), &known);
+        engine.commit(writes).unwrap();
+        // The second time, everything is done but the version is not written: as after a kill.
+        for _ in 0..2 {
+            from_v1(&engine, &policy()).unwrap();
+        }
+        drop(engine);
+
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        let audit = super::super::audit::audit(&engine).unwrap();
+        assert_eq!(audit.faults, Vec::<String>::new());
+        assert_eq!(audit.jobs.values().sum::<u64>(), 3);
+        let done: Job = engine.get(&keys::job(known.job)).unwrap().unwrap();
+        assert_eq!(done.idempotency_key.as_deref(), Some("order-7"));
+        assert_eq!(done.purge_at, Some(at(9).checked_add(policy().keep_finished).unwrap()));
+        assert_eq!(done.tags, ["red"]);
+    }
+}
