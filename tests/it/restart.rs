@@ -6,9 +6,9 @@ use darkroom::clock::{Clock, entropy};
 use darkroom::domain::client::ClientId;
 use darkroom::domain::id::{JobId, WorkerId};
 use darkroom::domain::image::{Format, Variant};
-use darkroom::domain::job::{Input, NewJob};
+use darkroom::domain::job::{Input, NewJob, Priority};
 use darkroom::store::sled::{Options, SledStore};
-use darkroom::store::{Store as _, Submission};
+use darkroom::store::{Policy, Store as _, Submission};
 
 use crate::support::receiver::Receiver;
 use crate::support::{App, picture, text};
@@ -74,7 +74,9 @@ async fn a_job_that_ends_its_worker_each_time_fails_in_the_end() {
     tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         for round in 0..4 {
-            let options = Options { cache_bytes: 16 << 20, source: String::new() };
+            let day = Duration::from_secs(24 * 60 * 60);
+            let policy = Policy { source: String::new(), keep_finished: day, keep_deleted: day };
+            let options = Options { cache_bytes: 16 << 20, policy };
             let store = SledStore::open(&path, options, Clock::system().now()).unwrap();
             runtime.block_on(async {
                 let now = Clock::system().now();
@@ -100,7 +102,18 @@ fn new_job(id: JobId) -> NewJob {
     let input =
         Input { filename: None, format: Format::Jpeg, bytes: 1, width: 1, height: 1, sha256: [0; 32] };
     let (client, variants) = (ClientId::dev(), Variant::defaults());
-    NewJob { id, client, input, variants, callback: None, tags: Vec::new(), metadata: None }
+    NewJob {
+        id,
+        client,
+        input,
+        variants,
+        callback: None,
+        priority: Priority::Normal,
+        start_at: None,
+        deadline_ms: None,
+        tags: Vec::new(),
+        metadata: None,
+    }
 }
 
 #[tokio::test]
