@@ -103,7 +103,11 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let imaging = Pool::new(config.imaging.thread_count()).map_err(StartError::Imaging)?;
     let parts = Parts { store: Arc::clone(&store), blobs, imaging, guard, sender, clock, signing_secret };
     let service = Arc::new(Service::new(parts, settings(&config, &base_url)));
-    let workers = Workers::start(&service, config.callbacks.concurrency);
+    let workers = Workers::start(
+        &service,
+        config.callbacks.concurrency,
+        Duration::from_millis(config.retention.interval_ms),
+    );
 
     let stop = CancellationToken::new();
     let drain_timeout = Duration::from_millis(config.server.drain_timeout_ms);

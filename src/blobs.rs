@@ -7,6 +7,7 @@
 //!
 //! A blob is written, synced, renamed into place, and its folder is synced; only then does the caller go on.
 
+use std::collections::BTreeMap;
 use std::fs::File as StdFile;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,7 +50,7 @@ impl Blobs {
             std::fs::remove_file(entry?.path())?;
         }
         for shard in 0..=u8::MAX {
-            std::fs::create_dir_all(root.join(format!("blobs/{shard:02x}")))?;
+            std::fs::create_dir_all(blobs.shard(shard))?;
         }
         for folder in [&root.join("blobs"), root] {
             StdFile::open(folder)?.sync_all()?;
@@ -97,14 +98,32 @@ impl Blobs {
         }
     }
 
+    /// The blobs of one of the 256 folders: their jobs, each with the names of its blobs.
+    pub async fn in_shard(&self, shard: u8) -> io::Result<BTreeMap<JobId, Vec<String>>> {
+        let mut found: BTreeMap<JobId, Vec<String>> = BTreeMap::new();
+        let mut entries = fs::read_dir(self.shard(shard)).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            let file = entry.file_name();
+            // What has another form is not ours to judge.
+            let parts = file.to_str().and_then(|file| file.split_once('.'));
+            if let Some((Ok(job), name)) = parts.map(|(job, name)| (job.parse(), name)) {
+                found.entry(job).or_default().push(name.to_owned());
+            }
+        }
+        Ok(found)
+    }
+
     fn uploads(&self) -> PathBuf {
         self.root.join("uploads")
     }
 
     /// An id ends in random digits, so the last two spread blobs evenly over 256 folders.
     fn path(&self, job: JobId, name: &str) -> PathBuf {
-        let shard = job.as_bytes()[15];
-        self.root.join(format!("blobs/{shard:02x}/{job}.{name}"))
+        self.shard(job.as_bytes()[15]).join(format!("{job}.{name}"))
+    }
+
+    fn shard(&self, shard: u8) -> PathBuf {
+        self.root.join(format!("blobs/{shard:02x}"))
     }
 }
 

@@ -18,8 +18,10 @@ mod deliveries;
 mod envelope;
 mod events;
 mod jobs;
+mod lifecycle;
 mod problem;
 mod query;
+mod queue;
 mod resource;
 mod root;
 pub mod server;
@@ -30,12 +32,19 @@ fn table(service: &Arc<Service>) -> Vec<Resource> {
     let at = |path| Resource::new(path, service);
     vec![
         at("/v1/jobs").get(jobs::list).post(jobs::submit),
-        at("/v1/jobs/{id}").get(jobs::show),
+        at("/v1/jobs/{id}").get(jobs::show).delete(lifecycle::delete),
+        at("/v1/jobs/{id}/cancel").post(lifecycle::cancel),
+        at("/v1/jobs/{id}/restore").post(lifecycle::restore),
+        at("/v1/jobs/{id}/retry").post(lifecycle::retry),
+        at("/v1/jobs/{id}/events").get(events::of_job),
         at("/v1/jobs/{id}/artifacts/{name}").get(jobs::artifact),
         at("/v1/jobs/{id}/deliveries").get(deliveries::of_job),
         at("/v1/deliveries/{id}").get(deliveries::show),
         at("/v1/deliveries/{id}/attempts").get(deliveries::attempts),
         at("/v1/events").get(events::feed),
+        at("/v1/queue").get(queue::show),
+        at("/v1/queue/pause").post(queue::pause),
+        at("/v1/queue/resume").post(queue::resume),
         at("/").get(root::links),
         at("/problems/{code}").get(root::problem),
         at("/health/live").get(root::live),

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::blobs::Blobs;
 use crate::clock::Clock;
@@ -19,8 +21,10 @@ use crate::store::{Signals, Store};
 pub mod deliver;
 pub mod error;
 pub mod intake;
+pub mod lifecycle;
 pub mod process;
 pub mod read;
+pub mod retain;
 pub mod submit;
 pub mod view;
 
@@ -83,7 +87,7 @@ pub struct Service {
     settings: Settings,
     worker: WorkerId,
     intake: intake::Intake,
-    progress: Mutex<HashMap<JobId, view::Progress>>,
+    running: Mutex<HashMap<JobId, Running>>,
     ready: AtomicBool,
 }
 
@@ -95,7 +99,7 @@ impl Service {
         let worker = WorkerId::new(clock.now(), &crate::clock::entropy());
         Self {
             intake: intake::Intake::new(settings.queue_capacity),
-            progress: Mutex::default(),
+            running: Mutex::default(),
             ready: AtomicBool::new(true),
             store,
             blobs,
@@ -146,14 +150,40 @@ impl Service {
 
     /// How far a running job is; `None` when it does not run here.
     fn progress_of(&self, job: JobId) -> Option<view::Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).get(&job).copied()
+        self.running().get(&job).and_then(|running| running.progress)
     }
 
-    fn set_progress(&self, job: JobId, progress: Option<view::Progress>) {
-        let mut all = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        match progress {
-            Some(progress) => all.insert(job, progress),
-            None => all.remove(&job),
-        };
+    fn set_progress(&self, job: JobId, progress: view::Progress) {
+        if let Some(running) = self.running().get_mut(&job) {
+            running.progress = Some(progress);
+        }
     }
+
+    /// Work on a job begins; the token is cancelled when the job is called off.
+    fn begin(&self, job: JobId) -> CancellationToken {
+        let called_off = CancellationToken::new();
+        self.running().insert(job, Running { progress: None, called_off: called_off.clone() });
+        called_off
+    }
+
+    fn end(&self, job: JobId) {
+        self.running().remove(&job);
+    }
+
+    /// Tells the work on a job, if it runs here, that it was called off.
+    fn call_off(&self, job: JobId) {
+        if let Some(running) = self.running().get(&job) {
+            running.called_off.cancel();
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<JobId, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A job that is being worked on here.
+struct Running {
+    progress: Option<view::Progress>,
+    called_off: CancellationToken,
 }

@@ -290,6 +290,8 @@ pub struct NextDue {
     pub job: Option<Timestamp>,
     /// A delivery is due, or its lease runs out.
     pub delivery: Option<Timestamp>,
+    /// The first deadline of a job that has not ended.
+    pub deadline: Option<Timestamp>,
 }
 
 /// Wake-ups. They say "look again", carry no truth, and may come too often.

@@ -16,6 +16,8 @@ use crate::domain::event::Event;
 use crate::domain::job::Job;
 use crate::service::{Service, ServiceError};
 
+mod maintenance;
+
 /// How long to wait before the next claim after the store failed.
 const RETRY_CLAIM: Duration = Duration::from_secs(1);
 
@@ -27,9 +29,10 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts the loops; at most `attempts` deliveries are under way at once.
+    /// Starts the loops; at most `attempts` deliveries are under way at once, and what is no longer kept is
+    /// removed every `maintenance`.
     #[must_use]
-    pub fn start(service: &Arc<Service>, attempts: usize) -> Self {
+    pub fn start(service: &Arc<Service>, attempts: usize, maintenance: Duration) -> Self {
         let workers = Self {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -40,6 +43,8 @@ impl Workers {
             Deliveries { service: Arc::clone(service), limit: attempts, cut_off: workers.cut_off.clone() };
         workers.tasks.spawn(work(jobs, workers.stop.clone()));
         workers.tasks.spawn(work(deliveries, workers.stop.clone()));
+        workers.tasks.spawn(maintenance::keep_deadlines(Arc::clone(service), workers.stop.clone()));
+        workers.tasks.spawn(maintenance::remove_old(Arc::clone(service), maintenance, workers.stop.clone()));
         workers
     }
 

@@ -43,6 +43,15 @@ macro_rules! id {
                 Self(uuid_v7(now, entropy))
             }
 
+            /// When it was made, to the millisecond.
+            #[must_use]
+            pub fn created_at(&self) -> Timestamp {
+                // The first 48 bits of a version 7 UUID (RFC 9562, section 5.7): less than 2^63.
+                let [a, b, c, d, e, f, ..] = *self.0.as_bytes();
+                let millis = i64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+                Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+            }
+
             /// The id as 16 bytes, most significant first: their order is the ids' order.
             #[must_use]
             pub fn as_bytes(&self) -> &[u8; 16] {
@@ -132,6 +141,7 @@ mod tests {
         assert!(early.to_string() < late.to_string());
         assert_eq!(early.to_string().parse(), Ok(early));
         assert_eq!(JobId::from_bytes(*early.as_bytes()), early);
+        assert_eq!(late.created_at(), Timestamp::from_millisecond(1_001).unwrap());
     }
 
     #[test]

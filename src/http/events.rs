@@ -3,7 +3,7 @@
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::jobs::json;
+use super::jobs::{job_id, json};
 use super::problem::Problem;
 use super::query::{Query, invalid};
 use super::resource::Call;
@@ -23,8 +23,7 @@ struct Feed {
 pub(super) async fn feed(call: Call) -> Result<Response, Problem> {
     let query = Query::parse(&call.query, &["after", "limit"])?;
     let limit = query.limit()?;
-    let after = query.get("after").map_or(Ok(0), str::parse::<u64>);
-    let after = after.map_err(|_| invalid("after", "not_a_number", "the seq of the last event you have"))?;
+    let after = after(&query)?;
     let events = call.service.events_after(&ClientId::dev(), after, limit).await?;
     let last = events.last().map_or(after, |event| event.seq);
     let path = |after: u64| format!("/v1/events?after={after}&limit={limit}");
@@ -35,4 +34,28 @@ pub(super) async fn feed(call: Call) -> Result<Response, Problem> {
             .get("next", &path(last))
             .build(),
     }))
+}
+
+/// `GET /v1/jobs/{id}/events?after=SEQ&limit=`
+pub(super) async fn of_job(call: Call) -> Result<Response, Problem> {
+    let query = Query::parse(&call.query, &["after", "limit"])?;
+    let (job, limit, after) = (job_id(&call)?, query.limit()?, after(&query)?);
+    let events = call.service.events_of(&ClientId::dev(), job, after, limit).await?;
+    let last = events.last().map_or(after, |event| event.seq);
+    let path = |after: u64| format!("/v1/jobs/{job}/events?after={after}&limit={limit}");
+    Ok(json(&Feed {
+        items: events.iter().map(EventView::new).collect(),
+        links: LinkBuilder::new(&call.service.settings().base_url)
+            .get("self", &path(after))
+            .get("next", &path(last))
+            .get("job", &format!("/v1/jobs/{job}"))
+            .build(),
+    }))
+}
+
+fn after(query: &Query) -> Result<u64, Problem> {
+    query
+        .get("after")
+        .map_or(Ok(0), str::parse)
+        .map_err(|_| invalid("after", "not_a_number", "the seq of the last event you have"))
 }

@@ -82,20 +82,36 @@ struct PageInfo {
     has_more: bool,
 }
 
+/// The filters of a list of jobs; links to other pages carry them on.
+const FILTERS: [&str; 5] = ["status", "tag", "created_after", "created_before", "include_deleted"];
+
 /// `GET /v1/jobs`
 pub(super) async fn list(call: Call) -> Result<Response, Problem> {
-    let query = Query::parse(&call.query, &["limit", "cursor", "status"])?;
+    let query = Query::parse(&call.query, &[&["limit", "cursor"], &FILTERS[..]].concat())?;
     let limit = query.limit()?;
-    let status = query.get("status").map(status).transpose()?;
-    let before = query.get("cursor").map(cursor).transpose()?;
-    let asked = JobQuery { client: Some(ClientId::dev()), status, before, limit, ..JobQuery::default() };
-    let page = call.service.jobs(asked).await?;
+    let page = call
+        .service
+        .jobs(JobQuery {
+            client: Some(ClientId::dev()),
+            status: query.get("status").map(status).transpose()?,
+            tag: query.get("tag").map(str::to_owned),
+            created_after: query.time("created_after")?,
+            created_before: query.time("created_before")?,
+            include_deleted: query.flag("include_deleted")?,
+            before: query.get("cursor").map(cursor).transpose()?,
+            limit,
+        })
+        .await?;
 
     let next_cursor = page.next.map(|id| URL_SAFE_NO_PAD.encode(id.as_bytes()));
     let path = |cursor: Option<&str>| {
-        let status = status.map(|status| format!("&status={}", status.as_str())).unwrap_or_default();
-        let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
-        format!("/v1/jobs?limit={limit}{status}{cursor}")
+        let mut pairs = url::form_urlencoded::Serializer::new(String::new());
+        pairs.append_pair("limit", &limit.to_string());
+        for name in FILTERS {
+            pairs.extend_pairs(query.get(name).map(|value| (name, value)));
+        }
+        pairs.extend_pairs(cursor.map(|cursor| ("cursor", cursor)));
+        format!("/v1/jobs?{}", pairs.finish())
     };
     let mut links = LinkBuilder::new(&call.service.settings().base_url)
         .get("self", &path(query.get("cursor")))
@@ -143,7 +159,8 @@ pub(super) fn json<T: Serialize>(body: &T) -> Response {
     response
 }
 
-fn represent(service: &Service, job: &Job, status: StatusCode) -> Response {
+/// A job, with the headers that go with its state.
+pub(super) fn represent(service: &Service, job: &Job, status: StatusCode) -> Response {
     let view = service.view_job(job);
     let mut response = json(&view);
     *response.status_mut() = status;

@@ -8,10 +8,13 @@ use serde::Serialize;
 use warp::reply::Response;
 
 use crate::service::ServiceError;
-use crate::service::error::{FieldError, ImagingError};
+use crate::service::error::{FieldError, ImagingError, StoreError};
 
 /// How long a client that met a full queue or a full disk should wait.
 const RETRY_WHEN_FULL: Duration = Duration::from_secs(5);
+
+/// How long a client should wait while the intake is paused.
+const RETRY_WHEN_PAUSED: Duration = Duration::from_secs(30);
 
 /// The kinds of problems, each with a page under `/problems/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +37,9 @@ pub(super) enum Code {
     IdempotencyKeyReused,
     QueueFull,
     Stopping,
+    Paused,
     StorageFull,
+    StateConflict,
     Internal,
 }
 
@@ -49,7 +54,7 @@ pub(super) struct Row {
 
 /// The catalogue, in the order of [`Code`].
 #[rustfmt::skip]
-pub(super) const CATALOGUE: [Row; 20] = [
+pub(super) const CATALOGUE: [Row; 22] = [
     Row { code: Code::RouteNotFound, status: S::NOT_FOUND, slug: "route-not-found", title: "There is nothing at this URL",
           advice: "Start at / and follow the links." },
     Row { code: Code::NotFound, status: S::NOT_FOUND, slug: "not-found", title: "There is no such resource",
@@ -86,8 +91,12 @@ pub(super) const CATALOGUE: [Row; 20] = [
           advice: "Nothing was read of the picture; repeat the request after Retry-After." },
     Row { code: Code::Stopping, status: S::SERVICE_UNAVAILABLE, slug: "draining", title: "The service is stopping",
           advice: "Repeat the request after Retry-After." },
+    Row { code: Code::Paused, status: S::SERVICE_UNAVAILABLE, slug: "intake-paused", title: "No jobs are taken in at the moment",
+          advice: "An operator has paused the intake; repeat the request later." },
     Row { code: Code::StorageFull, status: S::INSUFFICIENT_STORAGE, slug: "storage-full", title: "There is no room left",
           advice: "Repeat the request later; what was accepted is not affected." },
+    Row { code: Code::StateConflict, status: S::CONFLICT, slug: "state-conflict", title: "The job's state does not allow this",
+          advice: "Fetch the job: its _links show what is possible now." },
     Row { code: Code::Internal, status: S::INTERNAL_SERVER_ERROR, slug: "internal", title: "Something went wrong on our side",
           advice: "Repeat the request; if it stays, report request_id." },
 ];
@@ -216,6 +225,9 @@ impl From<ServiceError> for Problem {
             ServiceError::Stopping => {
                 return Self::of(Code::Stopping).with_detail(detail).retry_after(RETRY_WHEN_FULL);
             }
+            ServiceError::Paused => {
+                return Self::of(Code::Paused).with_detail(detail).retry_after(RETRY_WHEN_PAUSED);
+            }
             ServiceError::StorageFull => {
                 return Self::of(Code::StorageFull).with_detail(detail).retry_after(RETRY_WHEN_FULL);
             }
@@ -239,6 +251,12 @@ impl From<ServiceError> for Problem {
             ServiceError::IdempotencyKeyReused => Code::IdempotencyKeyReused,
             ServiceError::IdempotencyKeyInFlight => Code::IdempotencyKeyInFlight,
             ServiceError::NotFound { .. } => Code::NotFound,
+            ServiceError::Store(StoreError::NotFound) => {
+                return Self::of(Code::NotFound).with_detail("it was purged at this moment");
+            }
+            ServiceError::Store(StoreError::Transition(error)) => {
+                return Self::of(Code::StateConflict).with_detail(error.to_string());
+            }
             ServiceError::Store(_) | ServiceError::Io(_) => {
                 // What it was is for the log; the client gets the id by which it is found there.
                 tracing::error!(error = &error as &dyn std::error::Error, "a request failed");

@@ -1,5 +1,7 @@
 //! Query strings: decoded, each parameter known and given once.
 
+use jiff::Timestamp;
+
 use super::problem::{Code, Problem};
 
 /// Limits of a page.
@@ -27,6 +29,19 @@ impl Query {
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A point in time (RFC 3339).
+    pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+        let time = self.get(name).map(str::parse).transpose();
+        time.map_err(|_| {
+            invalid(name, "not_a_time", "a time as RFC 3339 has it, such as 2026-11-21T09:00:00Z")
+        })
+    }
+
+    /// `true` or `false`; not given is `false`.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        self.get(name).map_or(Ok(false), str::parse).map_err(|_| invalid(name, "not_a_flag", "true or false"))
     }
 
     pub(super) fn pairs(self) -> Vec<(String, String)> {

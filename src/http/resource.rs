@@ -66,6 +66,14 @@ impl Resource {
         self.on(Method::POST, handler)
     }
 
+    pub(super) fn delete<F, R>(self, handler: F) -> Self
+    where
+        F: Fn(Call) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Response, Problem>> + Send + 'static,
+    {
+        self.on(Method::DELETE, handler)
+    }
+
     fn on<F, R>(mut self, method: Method, handler: F) -> Self
     where
         F: Fn(Call) -> R + Send + Sync + 'static,

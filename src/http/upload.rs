@@ -20,18 +20,19 @@ use crate::service::submit::{Fields, Received, Upload};
 use crate::service::{Service, ServiceError, Settings};
 
 /// The fields beside the picture.
-const FIELDS: [&str; 5] = ["callback_url", "callback_events", "callback_secret", "tags", "metadata"];
-/// Fields that are part of the contract and not of this version, so that their refusal can say so.
-const LATER: [&str; 8] = [
-    "preset",
-    "variants",
+const FIELDS: [&str; 8] = [
+    "callback_url",
+    "callback_events",
+    "callback_secret",
     "priority",
+    "start_at",
     "deadline_ms",
-    "notify_email",
-    "notify_after_ms",
-    "source_url",
-    "operations",
+    "tags",
+    "metadata",
 ];
+/// Fields that are part of the contract and not of this version, so that their refusal can say so.
+const LATER: [&str; 6] =
+    ["preset", "variants", "notify_email", "notify_after_ms", "source_url", "operations"];
 /// The longest text field; metadata is the longest that is any use, with 4 KiB.
 const MAX_FIELD_BYTES: usize = 16 * 1024;
 /// Parts of a request; each known one may come once.
@@ -262,6 +263,9 @@ fn set(fields: &mut Fields, name: &str, value: String) -> Result<(), Problem> {
         "callback_url" => &mut fields.callback_url,
         "callback_events" => &mut fields.callback_events,
         "callback_secret" => &mut fields.callback_secret,
+        "priority" => &mut fields.priority,
+        "start_at" => &mut fields.start_at,
+        "deadline_ms" => &mut fields.deadline_ms,
         "tags" => &mut fields.tags,
         "metadata" => &mut fields.metadata,
         _ => {

@@ -5,7 +5,7 @@ use std::io;
 use crate::domain::job::JobError;
 pub use crate::imaging::ImagingError;
 use crate::notify::webhook::guard::Refused;
-use crate::store::StoreError;
+pub use crate::store::StoreError;
 
 /// One thing that is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,9 @@ pub enum ServiceError {
     /// The service is stopping.
     #[error("the service is stopping and takes no new jobs")]
     Stopping,
+    /// An operator has paused the intake.
+    #[error("an operator has paused the intake of jobs")]
+    Paused,
     /// The request's fields are wrong.
     #[error("the request has invalid fields")]
     Invalid(Vec<FieldError>),

@@ -66,6 +66,9 @@ impl Service {
         if !self.is_ready() {
             return Err(ServiceError::Stopping);
         }
+        if self.paused().intake {
+            return Err(ServiceError::Paused);
+        }
         self.intake.reserve(|| self.store.waiting_jobs())
     }
 

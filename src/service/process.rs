@@ -46,8 +46,9 @@ impl Service {
     /// Works on a claimed job until it ends, is given back because `shutdown` was asked for, or is lost to another worker.
     pub async fn process(&self, job: Job, shutdown: &CancellationToken) {
         let token = job.lease_token;
-        let ending = self.attempt_job(&job, token, shutdown).await;
-        self.set_progress(job.id, None);
+        let called_off = self.begin(job.id);
+        let ending = self.attempt_job(&job, token, shutdown, &called_off).await;
+        self.end(job.id);
         let Some(ending) = ending else {
             tracing::warn!(job = %job.id, "the lease was lost; another worker has the job");
             return;
@@ -65,7 +66,13 @@ impl Service {
     }
 
     /// `None` when the job is another worker's by now.
-    async fn attempt_job(&self, job: &Job, token: u64, shutdown: &CancellationToken) -> Option<Ending> {
+    async fn attempt_job(
+        &self,
+        job: &Job,
+        token: u64,
+        shutdown: &CancellationToken,
+        called_off: &CancellationToken,
+    ) -> Option<Ending> {
         if job.attempt > self.settings.job_retry.max_attempts {
             let detail = format!("the worker died during each of {} tries", job.attempt - 1);
             return Some(Ending::Failed(failure(
@@ -74,7 +81,7 @@ impl Service {
                 &detail,
             )));
         }
-        match self.run(job, token, shutdown).await {
+        match self.run(job, token, shutdown, called_off).await {
             Ok(None) => Some(Ending::Completed),
             Ok(Some(Stop::Shutdown)) => Some(Ending::GivenBack(None)),
             Ok(Some(Stop::Cancelled)) => Some(Ending::Cancelled),
@@ -111,6 +118,7 @@ impl Service {
         job: &Job,
         token: u64,
         shutdown: &CancellationToken,
+        called_off: &CancellationToken,
     ) -> Result<Option<Stop>, ServiceError> {
         let original = self.blobs.read(job.id, ORIGINAL).await?;
         let (variants, limits) = (job.missing_variants(), self.settings.limits);
@@ -122,7 +130,7 @@ impl Service {
                 Err(_) => ControlFlow::Break(()),
             })
         });
-        let watch = self.watch(job, token, shutdown);
+        let watch = self.watch(job, token, shutdown, called_off);
         tokio::pin!(work, watch);
         let mut current = Try { job, token, made: job.artifacts.len() };
         let result = loop {
@@ -141,12 +149,19 @@ impl Service {
     }
 
     /// Keeps the lease, until the work must stop.
-    async fn watch(&self, job: &Job, token: u64, shutdown: &CancellationToken) -> Result<Stop, ServiceError> {
+    async fn watch(
+        &self,
+        job: &Job,
+        token: u64,
+        shutdown: &CancellationToken,
+        called_off: &CancellationToken,
+    ) -> Result<Stop, ServiceError> {
         let deadline = tokio::time::sleep(self.settings.limits.max_time);
         tokio::pin!(deadline);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(Stop::Shutdown),
+                () = called_off.cancelled() => return Ok(Stop::Cancelled),
                 () = &mut deadline => return Ok(Stop::OutOfTime),
                 () = tokio::time::sleep(self.settings.heartbeat) => {
                     let until = self.clock.now().checked_add(self.settings.lease).unwrap_or(jiff::Timestamp::MAX);
@@ -176,7 +191,7 @@ impl Service {
     fn show(&self, current: &Try<'_>, stage: Option<Stage>) {
         let progress =
             view::Progress::running(current.made, current.job.variants.len(), stage.map(Stage::as_str));
-        self.set_progress(current.job.id, Some(progress));
+        self.set_progress(current.job.id, progress);
     }
 
     /// The bytes are durable before the job says that they are there.

@@ -97,6 +97,18 @@ impl Service {
         Ok(events)
     }
 
+    /// Up to `limit` events of a job after `after`, in the order of the log.
+    pub async fn events_of(
+        &self,
+        client: &ClientId,
+        job: JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, ServiceError> {
+        self.job(client, job).await?;
+        Ok(self.store.events_of(job, after, limit).await?)
+    }
+
     /// When there is next something to claim.
     pub async fn next_due(&self) -> Result<NextDue, ServiceError> {
         Ok(self.store.next_due().await?)

@@ -1,10 +1,11 @@
 //! Accepting a job: check everything, make the picture durable, then commit.
 
 use std::io::BufReader;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 use url::Url;
 
@@ -27,6 +28,10 @@ use crate::store::{Idempotency, Store, StoreError, Submission, Submitted};
 /// How long looking up a callback's host may hold up its submission. A slow name server is no reason to
 /// refuse a job: the guard looks again at each attempt.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How far ahead a start may be: a job waits in the queue, and counts there.
+const FURTHEST_START: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// From a second to thirty days.
+const DEADLINES_MS: RangeInclusive<u64> = 1000..=30 * 24 * 60 * 60 * 1000;
 const MAX_METADATA_BYTES: usize = 4096;
 const MAX_TAGS: usize = 16;
 const MAX_TAG_BYTES: usize = 64;
@@ -41,6 +46,12 @@ pub struct Fields {
     pub callback_events: Option<String>,
     /// Signs them: `whsec_…`.
     pub callback_secret: Option<String>,
+    /// `high`, `normal` or `low`, among the client's own jobs.
+    pub priority: Option<String>,
+    /// When to start at the earliest: RFC 3339.
+    pub start_at: Option<String>,
+    /// How long the job may take in all, in milliseconds.
+    pub deadline_ms: Option<String>,
     /// Labels, separated by commas.
     pub tags: Option<String>,
     /// A JSON object.
@@ -75,6 +86,9 @@ pub struct Accepted {
 /// The fields, checked.
 struct Wanted {
     callback: Option<Callback>,
+    priority: Priority,
+    start_at: Option<Timestamp>,
+    deadline_ms: Option<u64>,
     tags: Vec<String>,
     metadata: Option<String>,
 }
@@ -91,7 +105,7 @@ impl Service {
         if let Some(url) = &url {
             self.check_host(url).await?;
         }
-        let wanted = check_fields(&request.fields, url)?;
+        let wanted = check_fields(&request.fields, url, self.clock.now())?;
         let Request { client, picture, filename, claimed_type, idempotency_key, .. } = request;
         let (picture, probe) = self.probe(picture).await?;
         check_claim(claimed_type.as_deref(), &probe)?;
@@ -114,9 +128,9 @@ impl Service {
             },
             variants: Variant::defaults(),
             callback: wanted.callback,
-            priority: Priority::default(),
-            start_at: None,
-            deadline_ms: None,
+            priority: wanted.priority,
+            start_at: wanted.start_at,
+            deadline_ms: wanted.deadline_ms,
             tags: wanted.tags,
             metadata: wanted.metadata,
         };
@@ -193,7 +207,7 @@ fn check_claim(claimed: Option<&str>, probe: &Probe) -> Result<(), ServiceError>
     if same { Ok(()) } else { Err(ServiceError::MediaTypeMismatch { claimed: essence, detected }) }
 }
 
-fn check_fields(fields: &Fields, url: Option<Url>) -> Result<Wanted, ServiceError> {
+fn check_fields(fields: &Fields, url: Option<Url>, now: Timestamp) -> Result<Wanted, ServiceError> {
     let mut errors = Vec::new();
     let mut refuse = |field: &str, code, detail: &str| {
         errors.push(FieldError { field: field.to_owned(), code, detail: detail.to_owned() });
@@ -210,6 +224,25 @@ fn check_fields(fields: &Fields, url: Option<Url>) -> Result<Wanted, ServiceErro
     if url.is_none() && (fields.callback_events.is_some() || fields.callback_secret.is_some()) {
         refuse("callback_url", "required", "callback_events and callback_secret need a callback_url");
     }
+    let priority = fields.priority.as_deref().map_or(Some(Priority::Normal), Priority::parse);
+    if priority.is_none() {
+        refuse("priority", "unknown", "high, normal or low");
+    }
+    let start_at = fields.start_at.as_deref().map(str::parse::<Timestamp>).transpose();
+    if start_at.is_err() {
+        refuse("start_at", "not_a_time", "a time as RFC 3339 has it, such as 2026-11-21T09:00:00Z");
+    }
+    let start_at = start_at.unwrap_or_default();
+    if start_at.is_some_and(|start| start > now.checked_add(FURTHEST_START).unwrap_or(Timestamp::MAX)) {
+        refuse("start_at", "too_late", "within the next 30 days");
+    }
+    let deadline_ms = fields.deadline_ms.as_deref().map(str::parse::<u64>).transpose();
+    let deadline_ms =
+        deadline_ms.ok().filter(|millis| millis.is_none_or(|millis| DEADLINES_MS.contains(&millis)));
+    if deadline_ms.is_none() {
+        let detail = format!("milliseconds from {} to {}", DEADLINES_MS.start(), DEADLINES_MS.end());
+        refuse("deadline_ms", "out_of_range", &detail);
+    }
     let tags = list(fields.tags.as_deref());
     if tags.len() > MAX_TAGS || tags.iter().any(|tag| tag.len() > MAX_TAG_BYTES) {
         refuse("tags", "too_long", &format!("at most {MAX_TAGS} tags of {MAX_TAG_BYTES} bytes"));
@@ -221,7 +254,15 @@ fn check_fields(fields: &Fields, url: Option<Url>) -> Result<Wanted, ServiceErro
         return Err(ServiceError::Invalid(errors));
     }
     let callback = url.map(|url| Callback { url, events, secret: secret.and_then(Result::ok), latest: None });
-    Ok(Wanted { callback, tags, metadata: fields.metadata.clone() })
+    Ok(Wanted {
+        callback,
+        priority: priority.unwrap_or_default(),
+        // Whole milliseconds, as everything that is stored.
+        start_at: start_at.and_then(|start| Timestamp::from_millisecond(start.as_millisecond()).ok()),
+        deadline_ms: deadline_ms.flatten(),
+        tags,
+        metadata: fields.metadata.clone(),
+    })
 }
 
 fn list(text: Option<&str>) -> Vec<String> {
@@ -265,6 +306,9 @@ fn fingerprint(picture: &[u8; 32], wanted: &Wanted) -> [u8; 32] {
         callback.events.iter().for_each(|kind| add(kind.as_str().as_bytes()));
         add(callback.secret.as_ref().map_or(&[], SigningSecret::expose_bytes));
     }
+    add(wanted.priority.as_str().as_bytes());
+    add(&wanted.start_at.map_or(0, Timestamp::as_millisecond).to_be_bytes());
+    add(&wanted.deadline_ms.unwrap_or(0).to_be_bytes());
     add(b"tags");
     wanted.tags.iter().for_each(|tag| add(tag.as_bytes()));
     add(wanted.metadata.as_deref().unwrap_or_default().as_bytes());
@@ -277,7 +321,7 @@ mod tests {
     use crate::domain::image::Format;
 
     fn codes(fields: &Fields) -> Vec<(String, &'static str)> {
-        match check_fields(fields, None) {
+        match check_fields(fields, None, Timestamp::UNIX_EPOCH) {
             Err(ServiceError::Invalid(errors)) => {
                 errors.into_iter().map(|error| (error.field, error.code)).collect()
             }
@@ -293,6 +337,7 @@ mod tests {
             callback_secret: Some("hunter2".to_owned()),
             tags: Some("t".repeat(65)),
             metadata: Some("[1]".to_owned()),
+            ..Fields::default()
         };
         let expected = [
             ("callback_events", "unknown_event"),
@@ -306,7 +351,7 @@ mod tests {
 
     #[test]
     fn no_field_is_required() {
-        let wanted = check_fields(&Fields::default(), None).unwrap();
+        let wanted = check_fields(&Fields::default(), None, Timestamp::UNIX_EPOCH).unwrap();
         assert!(wanted.callback.is_none() && wanted.tags.is_empty() && wanted.metadata.is_none());
     }
 
@@ -319,7 +364,7 @@ mod tests {
                 metadata: Some(metadata.to_owned()),
                 ..Fields::default()
             };
-            fingerprint(&[1; 32], &check_fields(&fields, url).unwrap())
+            fingerprint(&[1; 32], &check_fields(&fields, url, Timestamp::UNIX_EPOCH).unwrap())
         };
         assert_eq!(print("a,b", "{}"), print(" a , b ", "{}"));
         assert_ne!(print("a,b", "{}"), print("ab", "{}"));

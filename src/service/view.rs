@@ -67,6 +67,12 @@ impl<'a> LinkBuilder<'a> {
         self.add(rel, path, "POST", None)
     }
 
+    /// Adds a link to remove something.
+    #[must_use]
+    pub fn delete(self, rel: &str, path: &str) -> Self {
+        self.add(rel, path, "DELETE", None)
+    }
+
     /// The links.
     #[must_use]
     pub fn build(self) -> Links {
@@ -116,7 +122,13 @@ pub struct JobView {
     created_at: String,
     started_at: Option<String>,
     finished_at: Option<String>,
+    start_at: Option<String>,
+    deadline_at: Option<String>,
+    cancel_requested_at: Option<String>,
+    deleted_at: Option<String>,
+    purge_at: Option<String>,
     attempt: u32,
+    priority: &'static str,
     progress: Progress,
     input: InputView,
     artifacts: Vec<ArtifactView>,
@@ -174,12 +186,18 @@ impl JobView {
         Self {
             id: job.id.to_string(),
             status: job.status.as_str(),
-            active: true,
+            active: job.deleted_at.is_none(),
             revision: job.revision,
             created_at: time(job.created_at),
             started_at: job.started_at.map(time),
             finished_at: job.finished_at.map(time),
+            start_at: job.due_at.map(time),
+            deadline_at: job.deadline_at.map(time),
+            cancel_requested_at: job.cancel_requested_at.map(time),
+            deleted_at: job.deleted_at.map(time),
+            purge_at: job.purge_at.map(time),
             attempt: job.attempt,
+            priority: job.priority.as_str(),
             progress: Progress::of(job, live),
             input: InputView {
                 filename: job.input.filename.clone(),
@@ -214,14 +232,22 @@ impl JobView {
 
 fn job_links(job: &Job, base: &str) -> Links {
     let path = format!("/v1/jobs/{}", job.id);
-    let mut links = LinkBuilder::new(base).get("self", &path).get("collection", "/v1/jobs").get_typed(
-        ORIGINAL,
-        &artifact_path(job, ORIGINAL),
-        job.input.format.media_type(),
-    );
+    let links = LinkBuilder::new(base).get("self", &path).get("collection", "/v1/jobs");
+    let mut links = links.get("events", &format!("{path}/events"));
     if job.callback.is_some() {
         links = links.get("deliveries", &format!("{path}/deliveries"));
     }
+    if job.deleted_at.is_some() {
+        return links.post("restore", &format!("{path}/restore")).build();
+    }
+    links = links.delete("delete", &path);
+    if !job.status.is_terminal() && job.cancel_requested_at.is_none() {
+        links = links.post("cancel", &format!("{path}/cancel"));
+    }
+    if matches!(job.status, JobStatus::Failed | JobStatus::Cancelled) {
+        links = links.post("retry", &format!("{path}/retry"));
+    }
+    links = links.get_typed(ORIGINAL, &artifact_path(job, ORIGINAL), job.input.format.media_type());
     for artifact in &job.artifacts {
         links = links.get_typed(
             &artifact.name,

@@ -249,11 +249,13 @@ impl Store for SledStore {
             };
             let is_ready = !paused.work && engine.first_key(keys::all(keys::JOB_READY))?.is_some();
             let ready = is_ready.then_some(Timestamp::UNIX_EPOCH);
-            let waits = [first(keys::JOB_WAITS)?, first(keys::JOB_LEASE)?, first(keys::JOB_DEADLINE)?];
+            let deadline = first(keys::JOB_DEADLINE)?;
+            let waits = [first(keys::JOB_WAITS)?, first(keys::JOB_LEASE)?, deadline];
             let deliveries = [first(keys::DELIVERY_DUE)?, first(keys::DELIVERY_LEASE)?];
             Ok(NextDue {
                 job: waits.into_iter().flatten().chain(ready).min(),
                 delivery: deliveries.into_iter().flatten().min(),
+                deadline,
             })
         })
         .await

@@ -189,7 +189,7 @@ async fn unknown_routes_ids_methods_and_parameters() {
     }
     for (method, path, allowed) in [
         (Method::DELETE, "/v1/jobs", "GET, POST, HEAD, OPTIONS"),
-        (Method::PUT, no_job.as_str(), "GET, HEAD, OPTIONS"),
+        (Method::PUT, no_job.as_str(), "GET, DELETE, HEAD, OPTIONS"),
         (Method::POST, "/health/live", "GET, HEAD, OPTIONS"),
     ] {
         let response = app.http.request(method, app.url(path)).send().await.unwrap();

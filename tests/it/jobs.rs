@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::support::receiver::Receiver;
-use crate::support::{App, picture, text};
+use crate::support::{App, eventually, picture, text};
 
 /// Follows every link that says GET and is no template, from `value` on, each once.
 async fn walk(app: &App, value: Value, seen: &mut HashSet<String>) {
@@ -93,7 +93,11 @@ async fn the_event_log_tells_each_jobs_story_once() {
     let app = App::start().await;
     let job = app.accepted(picture::jpeg(20, 20), &[]).await;
     app.finished(text(&job, "/id")).await;
-    let feed = app.get_json("/v1/events").await;
+    // The feed tells what is synced, which may be a moment later than what the job shows.
+    let feed = eventually(async || {
+        Some(app.get_json("/v1/events").await).filter(|feed| feed["items"].as_array().unwrap().len() >= 3)
+    })
+    .await;
     let kinds: Vec<_> = feed["items"].as_array().unwrap().iter().map(|event| text(event, "/type")).collect();
     assert_eq!(kinds, ["job.queued", "job.started", "job.completed"]);
     let rest = app.get_json("/v1/events?after=2").await;

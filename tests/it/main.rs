@@ -18,6 +18,7 @@ mod cli;
 mod crash;
 mod idempotency;
 mod jobs;
+mod lifecycle;
 mod pictures;
 mod queue;
 mod restart;

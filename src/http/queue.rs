@@ -1,0 +1,71 @@
+//! The queue: how much waits, and whether it is paused.
+
+use serde::Serialize;
+use warp::reply::Response;
+
+use super::jobs::json;
+use super::problem::Problem;
+use super::query::{Query, invalid};
+use super::resource::Call;
+use crate::service::lifecycle::Paused;
+use crate::service::view::{LinkBuilder, Links};
+
+#[derive(Serialize)]
+struct Queue {
+    waiting: u64,
+    capacity: u64,
+    paused: PausedView,
+    #[serde(rename = "_links")]
+    links: Links,
+}
+
+#[derive(Serialize)]
+struct PausedView {
+    intake: bool,
+    work: bool,
+}
+
+/// `GET /v1/queue`
+pub(super) async fn show(call: Call) -> Result<Response, Problem> {
+    Query::parse(&call.query, &[])?;
+    Ok(represent(&call))
+}
+
+/// `POST /v1/queue/pause?what=intake|work`: both, unless one is named.
+pub(super) async fn pause(call: Call) -> Result<Response, Problem> {
+    set(call, true).await
+}
+
+/// `POST /v1/queue/resume?what=intake|work`: both, unless one is named.
+pub(super) async fn resume(call: Call) -> Result<Response, Problem> {
+    set(call, false).await
+}
+
+async fn set(call: Call, to: bool) -> Result<Response, Problem> {
+    let mut paused = call.service.paused();
+    match Query::parse(&call.query, &["what"])?.get("what") {
+        None => paused = Paused { intake: to, work: to },
+        Some("intake") => paused.intake = to,
+        Some("work") => paused.work = to,
+        Some(_) => return Err(invalid("what", "unknown", "intake or work")),
+    }
+    call.service.set_paused(paused).await?;
+    Ok(represent(&call))
+}
+
+fn represent(call: &Call) -> Response {
+    let paused = call.service.paused();
+    let mut links = LinkBuilder::new(&call.service.settings().base_url).get("self", "/v1/queue");
+    if !(paused.intake && paused.work) {
+        links = links.post("pause", "/v1/queue/pause");
+    }
+    if paused.intake || paused.work {
+        links = links.post("resume", "/v1/queue/resume");
+    }
+    json(&Queue {
+        waiting: call.service.waiting_jobs(),
+        capacity: call.service.settings().queue_capacity,
+        paused: PausedView { intake: paused.intake, work: paused.work },
+        links: links.build(),
+    })
+}

@@ -1,0 +1,62 @@
+//! What clients and operators do to a job that is there: call it off, try it again, delete, restore; and pause the queue.
+
+use super::{Service, ServiceError};
+use crate::domain::client::ClientId;
+use crate::domain::id::JobId;
+use crate::domain::job::{Job, JobStatus};
+pub use crate::store::Paused;
+
+impl Service {
+    /// Calls a job off: a queued one is cancelled, a running one is asked to stop at its next step.
+    pub async fn cancel_job(&self, client: &ClientId, id: JobId) -> Result<Job, ServiceError> {
+        self.job(client, id).await?;
+        let job = self.store.cancel_job(id, self.clock.now()).await?;
+        self.stop_running(&job);
+        Ok(job)
+    }
+
+    /// Queues a job again that failed or was cancelled.
+    pub async fn retry_job(&self, client: &ClientId, id: JobId) -> Result<Job, ServiceError> {
+        self.job(client, id).await?;
+        Ok(self.store.retry_job(id, self.clock.now()).await?)
+    }
+
+    /// Hides a job from lists until it is restored or purged, and cancels it unless it has ended.
+    pub async fn delete_job(&self, client: &ClientId, id: JobId) -> Result<Job, ServiceError> {
+        self.job(client, id).await?;
+        let job = self.store.delete_job(id, self.clock.now()).await?;
+        self.stop_running(&job);
+        Ok(job)
+    }
+
+    /// Takes a deletion back.
+    pub async fn restore_job(&self, client: &ClientId, id: JobId) -> Result<Job, ServiceError> {
+        self.job(client, id).await?;
+        Ok(self.store.restore_job(id, self.clock.now()).await?)
+    }
+
+    /// Stops or continues taking jobs in, and working on them. It outlasts the process.
+    pub async fn set_paused(&self, paused: Paused) -> Result<(), ServiceError> {
+        tracing::info!(intake = paused.intake, work = paused.work, "paused");
+        Ok(self.store.set_paused(paused).await?)
+    }
+
+    /// What is paused.
+    #[must_use]
+    pub fn paused(&self) -> Paused {
+        self.store.paused()
+    }
+
+    /// How many jobs wait for a worker.
+    #[must_use]
+    pub fn waiting_jobs(&self) -> u64 {
+        self.store.waiting_jobs()
+    }
+
+    /// Tells the work on this job, if it runs here, that it was called off; elsewhere its next heartbeat does.
+    fn stop_running(&self, job: &Job) {
+        if job.status == JobStatus::Processing && job.cancel_requested_at.is_some() {
+            self.call_off(job.id);
+        }
+    }
+}
