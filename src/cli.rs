@@ -16,6 +16,7 @@ mod output;
 mod picture;
 mod problem;
 mod progress;
+mod queue;
 mod receiver;
 mod render;
 mod secret;
@@ -58,8 +59,10 @@ enum Command {
     Demo(demo::Args),
     /// Hand in a picture
     Submit(submit::Args),
-    /// Look at jobs
+    /// Look at jobs; cancel, retry, delete and restore them
     Jobs(jobs::Args),
+    /// Look at the queue; pause and resume it
+    Queue(queue::Args),
     /// Receive callbacks here, verify them, print them and hand them on
     Listen(listen::Args),
 }
@@ -103,6 +106,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Demo(args) => Box::pin(demo::run(args)).await,
         Command::Submit(args) => Box::pin(submit::run(args, &cli.target)).await,
         Command::Jobs(args) => Box::pin(jobs::run(args, &cli.target)).await,
+        Command::Queue(args) => Box::pin(queue::run(args, &cli.target)).await,
         Command::Listen(args) => Box::pin(listen::run(args)).await,
     }
 }

@@ -22,7 +22,7 @@ const MAX_ANSWER_BYTES: u64 = 16 << 20;
 
 /// Which service, and who asks.
 #[derive(clap::Args)]
-#[command(next_help_heading = "Which service (submit, jobs)")]
+#[command(next_help_heading = "Which service (submit, jobs, queue)")]
 pub(super) struct Target {
     /// The service's URL [default: http://127.0.0.1:8080]
     // Read as text, so that a mistake in the environment does not stop commands that ask no service.
@@ -98,6 +98,17 @@ impl Api {
     pub(super) async fn get<T: DeserializeOwned>(&self, href: &str) -> Result<Reply<T>, CliError> {
         let (request, url) = self.request(Method::GET, href)?;
         self.send(request.timeout(REQUEST_TIMEOUT), &url).await
+    }
+
+    /// Asks for something to be done.
+    pub(super) async fn post<T: DeserializeOwned>(&self, href: &str) -> Result<Reply<T>, CliError> {
+        let (request, url) = self.request(Method::POST, href)?;
+        self.send(request.timeout(REQUEST_TIMEOUT), &url).await
+    }
+
+    pub(super) async fn delete(&self, href: &str) -> Result<(), CliError> {
+        let (request, url) = self.request(Method::DELETE, href)?;
+        self.exchange(request.timeout(REQUEST_TIMEOUT), &url, MAX_ANSWER_BYTES).await.map(drop)
     }
 
     pub(super) async fn post_form<T: DeserializeOwned>(

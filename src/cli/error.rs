@@ -56,6 +56,8 @@ pub(super) enum CliError {
     BadAnswer { url: Url, problem: String },
     #[error("the service offers no link `{0}` here")]
     MissingLink(&'static str),
+    #[error("{id} is {state}: there is nothing to {action}")]
+    NotNow { id: String, action: &'static str, state: String },
     /// A token goes to the service that it was given for, and to no other.
     #[error(
         "the service links to {link}, which is not where --url points: the token is not sent there. \

@@ -1,4 +1,4 @@
-//! `darkroom jobs`: look at jobs.
+//! `darkroom jobs`: look at jobs, and act on them.
 
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ Examples:
   darkroom jobs list --status failed --limit 20
   darkroom jobs get job_0193f1c2a4b57d3e8f60718293a4b5c6 --json
   darkroom jobs watch job_0193f1c2a4b57d3e8f60718293a4b5c6 --timeout 60
+  darkroom jobs list --tag cats --created-after 2026-11-01T00:00:00Z --include-deleted
+  darkroom jobs cancel job_0193f1c2a4b57d3e8f60718293a4b5c6 job_0193f1c2b1307a4d9c2e5f6071829304
 
 With --json the service's answers are printed to the letter: `list --all` prints one for each page.";
 
@@ -46,13 +48,40 @@ enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
         timeout: u64,
     },
+    /// Call jobs off: one that waits is cancelled, one that runs stops at its next step
+    Cancel(Ids),
+    /// Queue jobs again that failed or were cancelled
+    Retry(Ids),
+    /// Hide jobs from lists; they can be restored until they are purged, and are cancelled unless they have ended
+    Delete(Ids),
+    /// Take the deletion of jobs back
+    Restore(Ids),
 }
 
 #[derive(clap::Args)]
+struct Ids {
+    /// The jobs' ids
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+}
+
+#[derive(clap::Args, Default)]
 struct Filter {
     /// Only jobs with this status: queued, processing, completed, failed, cancelled
     #[arg(long)]
     status: Option<String>,
+    /// Only jobs with this label
+    #[arg(long)]
+    tag: Option<String>,
+    /// Only jobs accepted later than this (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    created_after: Option<String>,
+    /// Only jobs accepted earlier than this (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    created_before: Option<String>,
+    /// Deleted jobs, too
+    #[arg(long)]
+    include_deleted: bool,
     /// How many; with --all, how many a page
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
@@ -73,7 +102,36 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
             let job = find(&api, &id).await?;
             watch::follow_and_print(&api, job, Duration::from_secs(timeout), args.json).await
         }
+        Command::Cancel(ids) => act(&api, &ids, "cancel", args.json).await,
+        Command::Retry(ids) => act(&api, &ids, "retry", args.json).await,
+        Command::Delete(ids) => act(&api, &ids, "delete", args.json).await,
+        Command::Restore(ids) => act(&api, &ids, "restore", args.json).await,
     }
+}
+
+/// Follows the link `rel` of each job. The first that does not allow it ends the command; those before it are done.
+async fn act(api: &Api, ids: &Ids, rel: &'static str, json: bool) -> Result<(), CliError> {
+    for id in &ids.ids {
+        let job = find(api, id).await?;
+        let Some(href) = job.body.links.find(rel) else {
+            let state = if job.body.deleted_at.is_some() { "deleted" } else { job.body.status.as_str() };
+            return Err(CliError::NotNow { id: id.clone(), action: rel, state: state.to_owned() });
+        };
+        let after = if rel == "delete" {
+            api.delete(href).await?;
+            find(api, id).await?
+        } else {
+            api.post(href).await?
+        };
+        if json {
+            output::json(&after.text)?;
+        } else {
+            let purge = after.body.purge_at.as_ref().filter(|_| after.body.deleted_at.is_some());
+            let until = purge.map(|time| format!(", can be restored until {time}")).unwrap_or_default();
+            output::text(&format!("{id}  {}{until}", after.body.status))?;
+        }
+    }
+    Ok(())
 }
 
 async fn find(api: &Api, id: &str) -> Result<Reply<Job>, CliError> {
@@ -116,7 +174,15 @@ impl Filter {
     /// The collection's URL with the filter as its query; the links to further pages carry it by themselves.
     fn apply(&self, mut url: Url) -> String {
         let limit = self.limit.map(|limit| limit.to_string());
-        for (name, value) in [("status", &self.status), ("limit", &limit)] {
+        let deleted = self.include_deleted.then(|| "true".to_owned());
+        for (name, value) in [
+            ("status", &self.status),
+            ("tag", &self.tag),
+            ("created_after", &self.created_after),
+            ("created_before", &self.created_before),
+            ("include_deleted", &deleted),
+            ("limit", &limit),
+        ] {
             if let Some(value) = value {
                 url.query_pairs_mut().append_pair(name, value);
             }
@@ -130,7 +196,7 @@ mod tests {
     use super::*;
 
     fn applied(status: Option<&str>, limit: Option<u32>, url: &str) -> String {
-        Filter { status: status.map(str::to_owned), limit, all: false }.apply(url.parse().unwrap())
+        Filter { status: status.map(str::to_owned), limit, ..Filter::default() }.apply(url.parse().unwrap())
     }
 
     #[test]

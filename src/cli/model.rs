@@ -55,6 +55,24 @@ pub(super) struct Page {
     pub(super) links: Links,
 }
 
+/// The queue.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Queue {
+    pub(super) waiting: u64,
+    pub(super) capacity: u64,
+    pub(super) paused: Paused,
+    #[serde(rename = "_links")]
+    pub(super) links: Links,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Paused {
+    pub(super) intake: bool,
+    pub(super) work: bool,
+}
+
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Job {
@@ -63,6 +81,10 @@ pub(super) struct Job {
     pub(super) created_at: Option<String>,
     pub(super) started_at: Option<String>,
     pub(super) finished_at: Option<String>,
+    pub(super) start_at: Option<String>,
+    pub(super) deadline_at: Option<String>,
+    pub(super) deleted_at: Option<String>,
+    pub(super) purge_at: Option<String>,
     pub(super) progress: Option<Progress>,
     pub(super) input: Option<Input>,
     pub(super) artifacts: Vec<Artifact>,

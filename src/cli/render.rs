@@ -16,7 +16,15 @@ pub(super) fn accepted(job: &Job) -> String {
 /// All that matters of a job.
 pub(super) fn details(job: &Job) -> String {
     let mut rows = vec![pair("job", &job.id), pair("status", status(job))];
-    let times = [("created", &job.created_at), ("started", &job.started_at), ("finished", &job.finished_at)];
+    let times = [
+        ("created", &job.created_at),
+        ("starts", &job.start_at),
+        ("started", &job.started_at),
+        ("deadline", &job.deadline_at),
+        ("finished", &job.finished_at),
+        ("deleted", &job.deleted_at),
+        ("purged", &job.purge_at),
+    ];
     rows.extend(times.into_iter().filter_map(|(name, time)| Some(pair(name, time.as_deref()?))));
     rows.extend(job.input.as_ref().map(|input| pair("picture", input_text(input))));
     rows.extend(job.callback.as_ref().map(|callback| pair("callback", callback_text(callback))));

@@ -44,6 +44,15 @@ pub(super) struct Args {
     events: Vec<String>,
     #[command(flatten)]
     secret: SecretArgs,
+    /// Which of your own jobs go first: high, normal, low
+    #[arg(long, value_name = "PRIORITY")]
+    priority: Option<String>,
+    /// When to start at the earliest (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    start_at: Option<String>,
+    /// How long the job may take in all; then it fails
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    deadline: Option<u64>,
     /// A label of your own, to be found again by
     #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
     tags: Vec<String>,
@@ -96,6 +105,10 @@ impl Args {
         } else if self.secret.is_given() {
             return Err(CliError::Usage("a secret signs callbacks: give --callback too".to_owned()));
         }
+        fields.extend(self.priority.map(|priority| ("priority", priority)));
+        fields.extend(self.start_at.map(|time| ("start_at", time)));
+        let millis = self.deadline.map(|seconds| seconds.saturating_mul(1000).to_string());
+        fields.extend(millis.map(|millis| ("deadline_ms", millis)));
         fields.extend(joined(&self.tags).map(|tags| ("tags", tags)));
         fields.extend(self.metadata.map(|metadata| ("metadata", metadata)));
         Ok(Submission { file: self.file, fields, idempotency_key: self.idempotency_key })
@@ -171,12 +184,14 @@ mod tests {
     #[test]
     fn flags_become_fields() {
         let line = "submit a.jpg --callback http://127.0.0.1:9/ --event completed,failed --event queued \
-                    --tag a --tag b --metadata {} --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+                    --tag a --tag b --metadata {} --priority low --deadline 60 --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
         let fields = submission(&line.split_whitespace().collect::<Vec<_>>().join(" ")).unwrap().fields;
         let expected = [
             ("callback_url", "http://127.0.0.1:9/"),
             ("callback_events", "completed,failed,queued"),
             ("callback_secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+            ("priority", "low"),
+            ("deadline_ms", "60000"),
             ("tags", "a,b"),
             ("metadata", "{}"),
         ];

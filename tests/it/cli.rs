@@ -170,3 +170,33 @@ async fn sigterm_drains_and_the_next_start_goes_on() {
         assert_eq!(status, "completed");
     }
 }
+
+#[tokio::test]
+async fn jobs_are_acted_on_and_the_queue_is_paused() {
+    let app = App::start().await;
+    let url = app.running.base_url().to_owned();
+    let paused = run(&["queue", "pause", "work"], &url).await;
+    assert_eq!(stdout(&paused), "waiting  0 of 10000\nintake   on\nwork     paused\n");
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.jpg", &picture::jpeg(30, 20));
+    let submitted = run(&["submit", &file, "--tag", "red", "--priority", "high", "--json"], &url).await;
+    let job: Value = serde_json::from_str(&stdout(&submitted)).unwrap();
+    let id = text(&job, "/id");
+    assert_eq!(text(&job, "/priority"), "high");
+
+    assert_eq!(stdout(&run(&["jobs", "cancel", id], &url).await), format!("{id}  cancelled\n"));
+    let again = run(&["jobs", "cancel", id], &url).await;
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).contains("is cancelled: there is nothing to cancel"), "{}", stderr(&again));
+    let deleted = stdout(&run(&["jobs", "delete", id], &url).await);
+    assert!(deleted.contains("can be restored until"), "{deleted}");
+    assert_eq!(stdout(&run(&["jobs", "list", "--tag", "red"], &url).await), "");
+    let all = stdout(&run(&["jobs", "list", "--tag", "red", "--include-deleted"], &url).await);
+    assert!(all.contains(id), "{all}");
+    assert_eq!(stdout(&run(&["jobs", "restore", id], &url).await), format!("{id}  cancelled\n"));
+    assert_eq!(stdout(&run(&["jobs", "retry", id], &url).await), format!("{id}  queued\n"));
+    assert_eq!(run(&["queue", "resume"], &url).await.status.code(), Some(0));
+    assert_eq!(run(&["jobs", "watch", id], &url).await.status.code(), Some(0));
+    assert_eq!(run(&["jobs", "retry", "job_nothing"], &url).await.status.code(), Some(3));
+    app.stop().await;
+}
