@@ -201,7 +201,8 @@ fn open_files(config: &Config, source: String, clock: &Clock) -> Result<Files, S
     };
     let options = Options { cache_bytes: config.storage.cache_mib.saturating_mul(1024 * 1024), policy };
     let store = SledStore::open(&config.storage.store_dir(), options, clock.now())?;
-    let blobs = Blobs::open(folder).map_err(failed)?;
+    let blobs =
+        Blobs::open(folder, config.storage.reserve_mib.saturating_mul(1024 * 1024)).map_err(failed)?;
     let signing_secret = signing_secret(config)?;
     Ok(Files { store, blobs, signing_secret })
 }

@@ -25,10 +25,15 @@ const WRITE_BUFFER: usize = 256 * 1024;
 /// The name of the picture as it came in.
 pub const ORIGINAL: &str = "original";
 
+/// Bytes after which an upload looks again whether there is room for it.
+const LOOK_EVERY: u64 = 1024 * 1024;
+
 /// A folder of blobs.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     root: PathBuf,
+    /// What is to stay free of the disk, in bytes. Artifacts of accepted jobs may use half of it.
+    reserve: u64,
 }
 
 /// What was stored.
@@ -42,8 +47,12 @@ pub struct Stored {
 
 impl Blobs {
     /// Opens the folder, or makes it, and clears uploads that a process left when it died. It blocks.
-    pub fn open(root: &Path) -> io::Result<Self> {
-        let blobs = Self { root: root.to_owned() };
+    ///
+    /// `reserve` bytes of the disk are left free, or an eighth of it where that is less.
+    pub fn open(root: &Path, reserve: u64) -> io::Result<Self> {
+        std::fs::create_dir_all(root)?;
+        let reserve = fs4::total_space(root).map_or(reserve, |total| reserve.min(total / 8));
+        let blobs = Self { root: root.to_owned(), reserve };
         let uploads = blobs.uploads();
         std::fs::create_dir_all(&uploads)?;
         for entry in std::fs::read_dir(&uploads)? {
@@ -58,8 +67,18 @@ impl Blobs {
         Ok(blobs)
     }
 
+    /// Whether there is room for new pictures; [`io::ErrorKind::StorageFull`] when there is none.
+    pub fn check_room(&self) -> io::Result<()> {
+        check_room(&self.root, self.reserve)
+    }
+
     /// Begins to receive a blob. Dropped before [`Upload::store`], it leaves nothing behind.
     pub async fn receive(&self) -> io::Result<Upload> {
+        self.begin(self.reserve).await
+    }
+
+    async fn begin(&self, reserve: u64) -> io::Result<Upload> {
+        check_room(&self.root, reserve)?;
         let name = u128::from_le_bytes(entropy());
         let path = self.uploads().join(format!("{name:032x}.part"));
         let file = File::options().read(true).write(true).create_new(true).open(&path).await?;
@@ -68,12 +87,13 @@ impl Blobs {
             part: Part { path, stored: false },
             hash: Sha256::new(),
             bytes: 0,
+            room: (self.root.clone(), reserve),
         })
     }
 
     /// Stores a whole blob.
     pub async fn put(&self, job: JobId, name: &str, bytes: &[u8]) -> io::Result<Stored> {
-        let mut upload = self.receive().await?;
+        let mut upload = self.begin(self.reserve / 2).await?;
         upload.write(bytes).await?;
         upload.finish().await?.store(self, job, name).await
     }
@@ -134,13 +154,19 @@ pub struct Upload {
     part: Part,
     hash: Sha256,
     bytes: u64,
+    /// Where, and how much is to stay free there.
+    room: (PathBuf, u64),
 }
 
 impl Upload {
     /// Appends.
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hash.update(bytes);
+        let before = self.bytes;
         self.bytes += bytes.len() as u64;
+        if self.bytes / LOOK_EVERY != before / LOOK_EVERY {
+            check_room(&self.room.0, self.room.1)?;
+        }
         self.file.write_all(bytes).await
     }
 
@@ -190,6 +216,14 @@ impl Received {
     }
 }
 
+fn check_room(folder: &Path, reserve: u64) -> io::Result<()> {
+    // A system that cannot say finds out when it writes.
+    match fs4::available_space(folder) {
+        Ok(free) if free < reserve => Err(io::ErrorKind::StorageFull.into()),
+        _ => Ok(()),
+    }
+}
+
 /// A file in `uploads/`, deleted on drop unless it was stored.
 #[derive(Debug)]
 struct Part {
@@ -223,7 +257,7 @@ mod tests {
     #[tokio::test]
     async fn a_blob_reads_back_with_its_hash() {
         let root = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(root.path()).unwrap();
+        let blobs = Blobs::open(root.path(), 0).unwrap();
         let stored = blobs.put(job(), "preview", b"abc").await.unwrap();
         assert_eq!(stored.bytes, 3);
         // The test vector of FIPS 180-4 for "abc".
@@ -239,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn an_abandoned_upload_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(root.path()).unwrap();
+        let blobs = Blobs::open(root.path(), 0).unwrap();
         let mut upload = blobs.receive().await.unwrap();
         upload.write(b"abc").await.unwrap();
         assert_eq!(uploads(root.path()), 1);
@@ -252,10 +286,10 @@ mod tests {
     #[tokio::test]
     async fn opening_clears_what_a_killed_process_left() {
         let root = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(root.path()).unwrap();
+        let blobs = Blobs::open(root.path(), 0).unwrap();
         std::mem::forget(blobs.receive().await.unwrap());
         assert_eq!(uploads(root.path()), 1);
-        Blobs::open(root.path()).unwrap();
+        Blobs::open(root.path(), 0).unwrap();
         assert_eq!(uploads(root.path()), 0);
     }
 }

@@ -70,6 +70,7 @@ pub struct Server {
 pub struct Storage {
     pub data_dir: PathBuf,
     pub cache_mib: u64,
+    pub reserve_mib: u64,
 }
 
 /// Section `[queue]`.

@@ -16,7 +16,7 @@ use crate::domain::secret::SigningSecret;
 use crate::imaging::Pool;
 use crate::notify::webhook::guard::Guard;
 use crate::notify::webhook::sender::Sender;
-use crate::store::{Signals, Store};
+use crate::store::{Signals, Store, StoreError};
 
 pub mod deliver;
 pub mod error;
@@ -29,6 +29,9 @@ pub mod submit;
 pub mod view;
 
 pub use error::ServiceError;
+
+/// How often something that must be recorded looks whether there is room on the disk again.
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(1);
 
 /// The rooms below, as the use-cases need them.
 pub struct Parts {
@@ -146,6 +149,19 @@ impl Service {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Does a step of the store again until the disk has room for it, or the service stops.
+    async fn when_there_is_room<T, F>(&self, step: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        loop {
+            match step().await {
+                Err(StoreError::Full) if self.is_ready() => tokio::time::sleep(LOOK_FOR_ROOM_EVERY).await,
+                done => return done,
+            }
+        }
     }
 
     /// How far a running job is; `None` when it does not run here.

@@ -331,6 +331,9 @@ pub enum StoreError {
     /// The engine failed.
     #[error("the storage engine failed")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The disk is full, or so nearly that nothing new is taken.
+    #[error("there is no room left on the disk")]
+    Full,
     /// The store is shut down.
     #[error("the store is closed")]
     Closed,

@@ -68,7 +68,12 @@ impl Service {
             },
         };
         log(delivery, &attempt, &verdict);
-        self.store.settle_delivery(delivery.id, delivery.lease_token, attempt, verdict, now).await?;
+        // Its record is what makes the attempt known, so it waits for room.
+        self.when_there_is_room(|| {
+            let (attempt, verdict) = (attempt.clone(), verdict.clone());
+            self.store.settle_delivery(delivery.id, delivery.lease_token, attempt, verdict, now)
+        })
+        .await?;
         Ok(())
     }
 

@@ -69,6 +69,7 @@ impl Service {
         if self.paused().intake {
             return Err(ServiceError::Paused);
         }
+        self.blobs.check_room()?;
         self.intake.reserve(|| self.store.waiting_jobs())
     }
 

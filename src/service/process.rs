@@ -53,7 +53,10 @@ impl Service {
             tracing::warn!(job = %job.id, "the lease was lost; another worker has the job");
             return;
         };
-        match self.store.finish_job(job.id, token, ending, self.clock.now()).await {
+        let finished = self
+            .when_there_is_room(|| self.store.finish_job(job.id, token, ending.clone(), self.clock.now()))
+            .await;
+        match finished {
             Ok(job) => {
                 let code = job.error.as_ref().map(|error| error.code.as_str());
                 tracing::info!(job = %job.id, status = job.status.as_str(), attempt = job.attempt, code, "job");

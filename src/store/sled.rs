@@ -1,7 +1,7 @@
 //! The embedded engine: [sled] behind one writer.
 //!
 //! - `engine`: three calls (get, scan, commit a batch) and opening; the only file that knows sled.
-//! - `writer`: the one thread that changes anything; group commit.
+//! - `writer`: the one thread that changes anything; group commit. `space`: room on the disk for it.
 //! - `keys`, `records`: what is on disk.
 //! - `jobs`, `deliveries`, `purge`: the use-cases, as plain code over a batch in the making.
 //! - `audit`: whether all of it fits together. `upgrade`: from older layouts.
@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use self::engine::Engine;
+use self::space::{Room, Space};
 use self::writer::{Durability, Shared, Writer};
 use super::{
     Audit, Ending, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, Signals, Store, StoreError,
@@ -34,6 +35,7 @@ mod jobs;
 mod keys;
 mod purge;
 mod records;
+mod space;
 mod upgrade;
 mod writer;
 
@@ -59,10 +61,17 @@ impl SledStore {
     ///
     /// It blocks: call it off the runtime's threads.
     pub fn open(folder: &Path, options: Options, now: Timestamp) -> Result<Self, OpenError> {
+        let mut space = Space::new(folder.to_owned());
+        // Opening writes a little, too.
+        let room = space.room();
         let engine = Engine::open(folder, options.cache_bytes, &options.policy)?;
         let shared = Arc::new(Shared::load(engine, options.policy).map_err(OpenError::Unreadable)?);
-        let writer = Writer::start(Arc::clone(&shared)).map_err(OpenError::Thread)?;
+        let writer = Writer::start(Arc::clone(&shared), space).map_err(OpenError::Thread)?;
         let store = Self { shared, writer };
+        if room == Room::None {
+            tracing::error!("the disk is full: nothing can be changed until there is room");
+            return Ok(store);
+        }
         // sled locks its folder, so whoever held a lease is not alive: nothing needs to wait for it to run out.
         store
             .writer
@@ -89,7 +98,7 @@ impl SledStore {
 #[async_trait]
 impl Store for SledStore {
     async fn submit(&self, submission: Submission, now: Timestamp) -> Result<Submitted, StoreError> {
-        self.writer.write(Durability::Synced, move |tx| jobs::submit(tx, submission, now)).await
+        self.writer.take_in(move |tx| jobs::submit(tx, submission, now)).await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::engine::{Engine, Entry, Writes};
 use super::keys::{self, Key};
 use super::records::{self, Indexed, Record};
+use super::space::{Room, Space};
 use crate::store::{Paused, Policy, Signals, StoreError};
 
 /// Steps that may wait in front of the thread; who comes later waits for room.
@@ -61,6 +62,15 @@ impl Shared {
     }
 }
 
+/// What a step does to the room on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It takes something in.
+    New,
+    /// It ends or removes something, or is small.
+    GoesOn,
+}
+
 type Answer = Box<dyn FnOnce() + Send>;
 type Step = Box<dyn FnOnce(&mut Tx<'_>) -> Answer + Send>;
 
@@ -76,11 +86,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(shared: Arc<Shared>) -> std::io::Result<Self> {
+    pub(super) fn start(shared: Arc<Shared>, space: Space) -> std::io::Result<Self> {
         let (commands, received) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
             // sled panics where others return errors. What its memory holds then is not to be trusted.
-            if catch_unwind(AssertUnwindSafe(|| run(&shared, received))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| run(&shared, space, received))).is_err() {
                 abort("go on", &StoreError::Closed);
             }
         })?;
@@ -93,7 +103,24 @@ impl Writer {
         durability: Durability,
         step: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (step, answer) = prepare(step);
+        self.run(Kind::GoesOn, durability, step).await
+    }
+
+    /// The same for a step that takes something in: synced, and refused when room runs out.
+    pub(super) async fn take_in<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.run(Kind::New, Durability::Synced, step).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        kind: Kind,
+        durability: Durability,
+        step: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (step, answer) = prepare(kind, step);
         self.commands.send(Command::Run(durability, step)).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
@@ -104,7 +131,7 @@ impl Writer {
         durability: Durability,
         step: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (step, answer) = prepare(step);
+        let (step, answer) = prepare(Kind::GoesOn, step);
         self.commands.blocking_send(Command::Run(durability, step)).map_err(|_| StoreError::Closed)?;
         answer.blocking_recv().map_err(|_| StoreError::Closed)?
     }
@@ -120,22 +147,26 @@ impl Writer {
 }
 
 fn prepare<T: Send + 'static>(
+    kind: Kind,
     step: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
 ) -> (Step, oneshot::Receiver<Result<T, StoreError>>) {
     let (reply, answer) = oneshot::channel();
     let step = Box::new(move |tx: &mut Tx<'_>| {
-        let result = tx.attempt(step);
+        let result = match (tx.room, kind) {
+            (Room::Enough, _) | (Room::Low, Kind::GoesOn) => tx.attempt(step),
+            (Room::Low, Kind::New) | (Room::None, _) => Err(StoreError::Full),
+        };
         // Who asked may have gone away; the change stands all the same.
         Box::new(move || drop(reply.send(result))) as Answer
     });
     (step, answer)
 }
 
-fn run(shared: &Shared, mut commands: mpsc::Receiver<Command>) {
+fn run(shared: &Shared, mut space: Space, mut commands: mpsc::Receiver<Command>) {
     let mut cursor =
         Cursor { next_seq: *shared.signals.events.borrow() + 1, turn: keys::all(keys::JOB_READY).start };
     while let Some(Command::Run(durability, step)) = commands.blocking_recv() {
-        let mut tx = Tx::new(shared, cursor);
+        let mut tx = Tx::new(shared, cursor, space.room());
         let mut synced = durability == Durability::Synced;
         let mut answers = vec![step(&mut tx)];
         let mut stop = false;
@@ -229,19 +260,21 @@ pub(super) struct Tx<'a> {
     undo: Vec<(Key, Option<Option<Vec<u8>>>)>,
     bytes: usize,
     pub(super) cursor: Cursor,
+    room: Room,
     waiting_delta: i64,
     jobs_ready: bool,
     deliveries_ready: bool,
 }
 
 impl<'a> Tx<'a> {
-    fn new(shared: &'a Shared, cursor: Cursor) -> Self {
+    fn new(shared: &'a Shared, cursor: Cursor, room: Room) -> Self {
         Self {
             shared,
             writes: Writes::new(),
             undo: Vec::new(),
             bytes: 0,
             cursor,
+            room,
             waiting_delta: 0,
             jobs_ready: false,
             deliveries_ready: false,
