@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tokio::fs::{self, File};
-use tokio::io::{AsyncWriteExt, BufWriter};
+use tokio::io::AsyncWriteExt;
 
 use crate::clock::entropy;
 use crate::domain::id::JobId;
 
-/// Fewer, larger writes while an upload trickles in.
+/// Fewer, larger writes while an upload trickles in. The buffer grows with what has come, so that one that sends
+/// nothing costs nothing.
 const WRITE_BUFFER: usize = 256 * 1024;
 
 /// The name of the picture as it came in.
@@ -52,7 +53,7 @@ impl Blobs {
             std::fs::create_dir_all(root.join(format!("blobs/{shard:02x}")))?;
         }
         for folder in [&root.join("blobs"), root] {
-            StdFile::open(folder)?.sync_all()?;
+            sync_folder(folder)?;
         }
         Ok(blobs)
     }
@@ -61,13 +62,13 @@ impl Blobs {
     pub async fn receive(&self) -> io::Result<Upload> {
         let name = u128::from_le_bytes(entropy());
         let path = self.uploads().join(format!("{name:032x}.part"));
-        let file = File::options().read(true).write(true).create_new(true).open(&path).await?;
-        Ok(Upload {
-            file: BufWriter::with_capacity(WRITE_BUFFER, file),
-            part: Part { path, stored: false },
-            hash: Sha256::new(),
-            bytes: 0,
+        // In one piece with what deletes it: a caller that goes away meanwhile leaves nothing either.
+        let (file, part) = blocking(move || {
+            let file = StdFile::options().write(true).create_new(true).open(&path)?;
+            Ok((file, Part { path, stored: false }))
         })
+        .await?;
+        Ok(Upload { file: File::from_std(file), buffer: Vec::new(), part, hash: Sha256::new(), bytes: 0 })
     }
 
     /// Stores a whole blob.
@@ -111,7 +112,8 @@ impl Blobs {
 /// A blob being received.
 #[derive(Debug)]
 pub struct Upload {
-    file: BufWriter<File>,
+    file: File,
+    buffer: Vec<u8>,
     part: Part,
     hash: Sha256,
     bytes: u64,
@@ -122,7 +124,18 @@ impl Upload {
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
+        if self.buffer.len() + bytes.len() < WRITE_BUFFER {
+            self.buffer.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.write_out().await?;
         self.file.write_all(bytes).await
+    }
+
+    async fn write_out(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.buffer).await?;
+        self.buffer.clear();
+        Ok(())
     }
 
     /// How many bytes came in so far.
@@ -133,8 +146,9 @@ impl Upload {
 
     /// Everything is there: syncs it to disk.
     pub async fn finish(mut self) -> io::Result<Received> {
+        self.write_out().await?;
         self.file.flush().await?;
-        self.file.get_ref().sync_all().await?;
+        self.file.sync_all().await?;
         let stored = Stored { bytes: self.bytes, sha256: self.hash.finalize().into() };
         Ok(Received { part: self.part, stored })
     }
@@ -159,16 +173,31 @@ impl Received {
         StdFile::open(&self.part.path)
     }
 
-    /// Gives it its name; afterwards it survives a power cut.
-    pub async fn store(mut self, blobs: &Blobs, job: JobId, name: &str) -> io::Result<Stored> {
+    /// Gives it its name; afterwards it survives a power cut. When it fails, nothing is left.
+    pub async fn store(self, blobs: &Blobs, job: JobId, name: &str) -> io::Result<Stored> {
         let path = blobs.path(job, name);
-        fs::rename(&self.part.path, &path).await?;
-        self.part.stored = true;
-        if let Some(folder) = path.parent() {
-            File::open(folder).await?.sync_all().await?;
-        }
-        Ok(self.stored)
+        // In one piece: a caller that goes away meanwhile leaves a whole blob or none.
+        blocking(move || {
+            self.part.rename(&path)?;
+            let synced = path.parent().map_or(Ok(()), sync_folder);
+            if synced.is_err()
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                tracing::error!(%error, path = %path.display(), "a blob that is not durable could not be deleted");
+            }
+            synced.map(|()| self.stored)
+        })
+        .await
     }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    StdFile::open(folder)?.sync_all()
+}
+
+/// Runs `work` where it may wait for the disk, to its end, whether or not anyone still waits for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// A file in `uploads/`, deleted on drop unless it was stored.
@@ -176,6 +205,14 @@ impl Received {
 struct Part {
     path: PathBuf,
     stored: bool,
+}
+
+impl Part {
+    fn rename(mut self, to: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, to)?;
+        self.stored = true;
+        Ok(())
+    }
 }
 
 impl Drop for Part {

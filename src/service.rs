@@ -5,6 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::blobs::Blobs;
 use crate::clock::Clock;
 use crate::domain::id::{JobId, WorkerId};
@@ -51,6 +53,8 @@ pub struct Settings {
     pub base_url: String,
     /// What a picture may cost.
     pub limits: Limits,
+    /// How long a thread may work on one job.
+    pub max_time: Duration,
     /// The largest picture, in bytes.
     pub max_upload_bytes: u64,
     /// How long an upload may stand still.
@@ -127,10 +131,10 @@ impl Service {
         &self.settings
     }
 
-    /// How many jobs can run at once.
+    /// How many more jobs can run, as permits.
     #[must_use]
-    pub fn job_threads(&self) -> usize {
-        self.imaging.threads()
+    pub fn job_room(&self) -> &Arc<Semaphore> {
+        self.imaging.room()
     }
 
     /// Takes no more jobs in; what was accepted goes on.

@@ -1,7 +1,9 @@
 //! Doing a job's work: from a claim to its end.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -10,11 +12,15 @@ use super::{Service, ServiceError, view};
 use crate::blobs::ORIGINAL;
 use crate::clock::random_fraction;
 use crate::domain::job::{Artifact, Job, JobError, TransitionError};
-use crate::imaging::{self, Rendered, Stage, Step};
+use crate::domain::retry::RetryPolicy;
+use crate::imaging::{self, Permit, Rendered, Stage, Step};
 use crate::store::{Ending, StoreError};
 
-/// Steps that imaging may be ahead of the disk: one artifact being stored, one finished.
-const STEPS_AHEAD: usize = 2;
+/// Steps that imaging may be ahead of the disk: more than a job has, so that a disk that stalls does not use up
+/// the time that the picture may take.
+const STEPS_AHEAD: usize = 64;
+/// How long a job waits whose artifacts found no room on the disk.
+const NO_ROOM_DELAY: Duration = Duration::from_secs(30);
 
 /// Why the work on a job stops before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +47,11 @@ impl Service {
         Ok(self.store.claim_jobs(self.worker, limit, self.settings.lease, now).await?)
     }
 
-    /// Works on a claimed job until it ends, is given back because `shutdown` was asked for, or is lost to another worker.
-    pub async fn process(&self, job: Job, shutdown: &CancellationToken) {
+    /// Works on a claimed job, on the thread that was taken for it, until it ends, is given back because
+    /// `shutdown` was asked for, or is lost to another worker.
+    pub async fn process(&self, job: Job, thread: Permit, shutdown: &CancellationToken) {
         let token = job.lease_token;
-        let ending = self.attempt_job(&job, token, shutdown).await;
+        let ending = self.attempt_job(&job, token, thread, shutdown).await;
         self.set_progress(job.id, None);
         let Some(ending) = ending else {
             tracing::warn!(job = %job.id, "the lease was lost; another worker has the job");
@@ -63,7 +70,13 @@ impl Service {
     }
 
     /// `None` when the job is another worker's by now.
-    async fn attempt_job(&self, job: &Job, token: u64, shutdown: &CancellationToken) -> Option<Ending> {
+    async fn attempt_job(
+        &self,
+        job: &Job,
+        token: u64,
+        thread: Permit,
+        shutdown: &CancellationToken,
+    ) -> Option<Ending> {
         if job.attempt > self.settings.job_retry.max_attempts {
             let detail = format!("the worker died during each of {} tries", job.attempt - 1);
             return Some(Ending::Failed(failure(
@@ -72,65 +85,63 @@ impl Service {
                 &detail,
             )));
         }
-        match self.run(job, token, shutdown).await {
+        match self.run(job, token, thread, shutdown).await {
             Ok(None) => Some(Ending::Completed),
             Ok(Some(Stop::Shutdown)) => Some(Ending::GivenBack),
             Ok(Some(Stop::LeaseLost))
             | Err(ServiceError::Store(StoreError::Transition(TransitionError::StaleLease))) => None,
             Ok(Some(Stop::OutOfTime)) => {
-                let detail = format!("it took longer than {} s", self.settings.limits.max_time.as_secs_f32());
+                let detail = format!("it took longer than {} s", self.settings.max_time.as_secs_f32());
                 Some(Ending::Failed(failure("processing-timeout", "The picture took too long", &detail)))
             }
-            Err(error) => Some(self.after_failure(job, &error)),
+            Err(error) => {
+                tracing::warn!(job = %job.id, attempt = job.attempt, error = &error as &dyn std::error::Error, "a try failed");
+                Some(after_failure(&error, job.attempt, &self.settings.job_retry, self.clock.now()))
+            }
         }
     }
 
-    /// A fault of the picture is final; a fault of ours is tried again, later each time, and then is final too.
-    fn after_failure(&self, job: &Job, error: &ServiceError) -> Ending {
-        tracing::warn!(job = %job.id, attempt = job.attempt, error = error as &dyn std::error::Error, "a try failed");
-        let error = match error {
-            ServiceError::Image(error) => job_error(error),
-            other => JobError {
-                retryable: true,
-                ..failure("processing-failed", "The picture could not be processed", &other.to_string())
-            },
-        };
-        let due = self.settings.job_retry.next_attempt_at(self.clock.now(), job.attempt, random_fraction());
-        match due.filter(|_| error.retryable) {
-            Some(due) => Ending::RetryAt(error, due),
-            None => Ending::Failed(error),
-        }
-    }
-
-    /// Makes the artifacts that are missing, and stores each as soon as it is made.
+    /// Makes what is missing, and keeps the lease meanwhile. Whatever is under way when the work must stop is
+    /// dropped: an artifact that is half stored is deleted, or made again by the next try.
     async fn run(
         &self,
         job: &Job,
         token: u64,
+        thread: Permit,
         shutdown: &CancellationToken,
     ) -> Result<Option<Stop>, ServiceError> {
+        tokio::select! {
+            made = self.make(job, token, thread) => made,
+            stop = self.watch(job, token, shutdown) => stop.map(Some),
+        }
+    }
+
+    /// Makes the artifacts that are missing, and stores each as soon as it is made.
+    async fn make(&self, job: &Job, token: u64, thread: Permit) -> Result<Option<Stop>, ServiceError> {
         let original = self.blobs.read(job.id, ORIGINAL).await?;
         let (variants, limits) = (job.missing_variants(), self.settings.limits);
         let (steps, mut made) = mpsc::channel(STEPS_AHEAD);
-        let work = self.imaging.run(move || {
+        let work = self.imaging.run(thread, move || {
             imaging::render(&original, &variants, &limits, &mut |step| match steps.blocking_send(step) {
                 Ok(()) => ControlFlow::Continue(()),
                 // Nobody takes the steps any more: the work is to stop.
                 Err(_) => ControlFlow::Break(()),
             })
         });
-        let watch = self.watch(job, token, shutdown);
-        tokio::pin!(work, watch);
+        let work = tokio::time::timeout(self.settings.max_time, work);
+        tokio::pin!(work);
         let mut current = Try { job, token, made: job.artifacts.len() };
         let result = loop {
             tokio::select! {
                 Some(step) = made.recv() => self.take(&mut current, step).await?,
                 result = &mut work => break result,
-                // The thread finds the channel closed at its next step; nothing waits for it meanwhile.
-                stop = &mut watch => return stop.map(Some),
             }
         };
-        result?;
+        match result {
+            Ok(result) => result?,
+            // The thread finds the channel closed at its next step; nothing waits for it meanwhile.
+            Err(_) => return Ok(Some(Stop::OutOfTime)),
+        }
         while let Some(step) = made.recv().await {
             self.take(&mut current, step).await?;
         }
@@ -139,14 +150,11 @@ impl Service {
 
     /// Keeps the lease, until the work must stop.
     async fn watch(&self, job: &Job, token: u64, shutdown: &CancellationToken) -> Result<Stop, ServiceError> {
-        let deadline = tokio::time::sleep(self.settings.limits.max_time);
-        tokio::pin!(deadline);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(Stop::Shutdown),
-                () = &mut deadline => return Ok(Stop::OutOfTime),
                 () = tokio::time::sleep(self.settings.heartbeat) => {
-                    let until = self.clock.now().checked_add(self.settings.lease).unwrap_or(jiff::Timestamp::MAX);
+                    let until = self.clock.now().checked_add(self.settings.lease).unwrap_or(Timestamp::MAX);
                     match self.store.extend_job(job.id, token, until).await {
                         Ok(()) => {}
                         Err(StoreError::Transition(_)) => return Ok(Stop::LeaseLost),
@@ -184,6 +192,51 @@ impl Service {
     }
 }
 
+/// A fault of the picture is final; a fault of ours is tried again, later each time, and then is final too. A full
+/// disk is neither: whichever try meets it, there is another when there may be room.
+fn after_failure(error: &ServiceError, attempt: u32, policy: &RetryPolicy, now: Timestamp) -> Ending {
+    let error = match error {
+        ServiceError::StorageFull => {
+            let error = failure("storage-full", "There is no room left", &error.to_string());
+            let due = now.checked_add(NO_ROOM_DELAY).unwrap_or(Timestamp::MAX);
+            return Ending::RetryAt(JobError { retryable: true, ..error }, due);
+        }
+        ServiceError::Image(error) => job_error(error),
+        other => JobError {
+            retryable: true,
+            ..failure("processing-failed", "The picture could not be processed", &other.to_string())
+        },
+    };
+    match policy.next_attempt_at(now, attempt, random_fraction()).filter(|_| error.retryable) {
+        Some(due) => Ending::RetryAt(error, due),
+        None => Ending::Failed(error),
+    }
+}
+
 fn failure(code: &str, title: &str, detail: &str) -> JobError {
     JobError { code: code.to_owned(), title: title.to_owned(), detail: detail.to_owned(), retryable: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_fails_no_job() {
+        let policy = RetryPolicy {
+            initial: Duration::from_secs(2),
+            multiplier: 2.0,
+            max_delay: Duration::from_secs(60),
+            max_attempts: 3,
+        };
+        let after = |error, attempt| after_failure(&error, attempt, &policy, Timestamp::UNIX_EPOCH);
+        let fault = || ServiceError::Io(std::io::Error::other("a disk that fails"));
+        assert!(matches!(after(fault(), 1), Ending::RetryAt(..)));
+        assert!(matches!(after(fault(), 3), Ending::Failed(_)));
+        let full = || ServiceError::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        for attempt in [1, 3, 4] {
+            let Ending::RetryAt(_, due) = after(full(), attempt) else { panic!("an end") };
+            assert_eq!(due, Timestamp::from_second(30).unwrap());
+        }
+    }
 }

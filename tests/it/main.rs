@@ -24,3 +24,4 @@ mod restart;
 mod server;
 mod support;
 mod verifiers;
+mod workers;

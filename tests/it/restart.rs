@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use darkroom::clock::{Clock, entropy};
-use darkroom::domain::client::ClientId;
 use darkroom::domain::id::{JobId, WorkerId};
-use darkroom::domain::image::{Format, Variant};
-use darkroom::domain::job::{Input, NewJob};
 use darkroom::store::sled::{Options, SledStore};
 use darkroom::store::{Store as _, Submission};
 
 use crate::support::receiver::Receiver;
-use crate::support::{App, picture, text};
+use crate::support::{App, new_job, picture, text};
 
 #[tokio::test]
 async fn jobs_that_wait_are_done_by_the_next_process() {
@@ -94,13 +91,6 @@ async fn a_job_that_ends_its_worker_each_time_fails_in_the_end() {
     let job = app.finished(&id.to_string()).await;
     assert_eq!((text(&job, "/status"), text(&job, "/error/code")), ("failed", "worker-lost"));
     app.stop().await;
-}
-
-fn new_job(id: JobId) -> NewJob {
-    let input =
-        Input { filename: None, format: Format::Jpeg, bytes: 1, width: 1, height: 1, sha256: [0; 32] };
-    let (client, variants) = (ClientId::dev(), Variant::defaults());
-    NewJob { id, client, input, variants, callback: None, tags: Vec::new(), metadata: None }
 }
 
 #[tokio::test]

@@ -6,6 +6,10 @@ use std::time::Duration;
 use darkroom::app::{self, Running};
 use darkroom::clock::Clock;
 use darkroom::config::{Config, Sources};
+use darkroom::domain::client::ClientId;
+use darkroom::domain::id::JobId;
+use darkroom::domain::image::{Format, Variant};
+use darkroom::domain::job::{Input, NewJob};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
@@ -119,6 +123,14 @@ fn collect(folder: &Path, files: &mut Vec<String>) {
             files.push(path.display().to_string());
         }
     }
+}
+
+/// A job for a store that no request brought.
+pub fn new_job(id: JobId) -> NewJob {
+    let input =
+        Input { filename: None, format: Format::Jpeg, bytes: 1, width: 1, height: 1, sha256: [0; 32] };
+    let (client, variants) = (ClientId::dev(), Variant::defaults());
+    NewJob { id, client, input, variants, callback: None, tags: Vec::new(), metadata: None }
 }
 
 pub fn form(picture: Vec<u8>, fields: &[(&str, &str)]) -> Form {
