@@ -25,14 +25,13 @@ pub(super) async fn feed(call: Call) -> Result<Response, Problem> {
     let limit = query.limit()?;
     let after = query.get("after").map_or(Ok(0), str::parse::<u64>);
     let after = after.map_err(|_| invalid("after", "not_a_number", "the seq of the last event you have"))?;
-    let events = call.service.events_after(&ClientId::dev(), after, limit).await?;
-    let last = events.last().map_or(after, |event| event.seq);
+    let (events, read) = call.service.events_after(&ClientId::dev(), after, limit).await?;
     let path = |after: u64| format!("/v1/events?after={after}&limit={limit}");
     Ok(json(&Feed {
         items: events.iter().map(EventView::new).collect(),
         links: LinkBuilder::new(&call.service.settings().base_url)
             .get("self", &path(after))
-            .get("next", &path(last))
+            .get("next", &path(read))
             .build(),
     }))
 }

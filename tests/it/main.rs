@@ -16,6 +16,7 @@ mod bad_input;
 mod callbacks;
 mod cli;
 mod crash;
+mod events;
 mod idempotency;
 mod jobs;
 mod pictures;
