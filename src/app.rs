@@ -170,6 +170,7 @@ fn settings(config: &Config, base_url: &str) -> Settings {
     Settings {
         base_url: base_url.to_owned(),
         limits: config.imaging.limits(),
+        max_time: Duration::from_millis(config.imaging.max_time_ms),
         max_upload_bytes: config.server.max_upload_bytes,
         body_idle: Duration::from_millis(config.server.body_idle_timeout_ms),
         body_whole: Duration::from_millis(config.server.body_timeout_ms),

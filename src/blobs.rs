@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tokio::fs::{self, File};
-use tokio::io::{AsyncWriteExt, BufWriter};
+use tokio::io::AsyncWriteExt;
 
 use crate::clock::entropy;
 use crate::domain::id::JobId;
 
-/// Fewer, larger writes while an upload trickles in.
+/// Fewer, larger writes while an upload trickles in. The buffer grows with what has come, so that one that sends
+/// nothing costs nothing.
 const WRITE_BUFFER: usize = 256 * 1024;
 
 /// The name of the picture as it came in.
@@ -62,7 +63,7 @@ impl Blobs {
             std::fs::create_dir_all(blobs.shard(shard))?;
         }
         for folder in [&root.join("blobs"), root] {
-            StdFile::open(folder)?.sync_all()?;
+            sync_folder(folder)?;
         }
         Ok(blobs)
     }
@@ -81,13 +82,20 @@ impl Blobs {
         check_room(&self.root, reserve)?;
         let name = u128::from_le_bytes(entropy());
         let path = self.uploads().join(format!("{name:032x}.part"));
-        let file = File::options().read(true).write(true).create_new(true).open(&path).await?;
+        // In one piece with what deletes it: a caller that goes away meanwhile leaves nothing either.
+        let (file, part) = blocking(move || {
+            let file = StdFile::options().write(true).create_new(true).open(&path)?;
+            Ok((file, Part { path, stored: false }))
+        })
+        .await?;
+        let room = (self.root.clone(), reserve);
         Ok(Upload {
-            file: BufWriter::with_capacity(WRITE_BUFFER, file),
-            part: Part { path, stored: false },
+            file: File::from_std(file),
+            buffer: Vec::new(),
+            part,
             hash: Sha256::new(),
             bytes: 0,
-            room: (self.root.clone(), reserve),
+            room,
         })
     }
 
@@ -150,7 +158,8 @@ impl Blobs {
 /// A blob being received.
 #[derive(Debug)]
 pub struct Upload {
-    file: BufWriter<File>,
+    file: File,
+    buffer: Vec<u8>,
     part: Part,
     hash: Sha256,
     bytes: u64,
@@ -167,7 +176,18 @@ impl Upload {
         if self.bytes / LOOK_EVERY != before / LOOK_EVERY {
             check_room(&self.room.0, self.room.1)?;
         }
+        if self.buffer.len() + bytes.len() < WRITE_BUFFER {
+            self.buffer.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.write_out().await?;
         self.file.write_all(bytes).await
+    }
+
+    async fn write_out(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.buffer).await?;
+        self.buffer.clear();
+        Ok(())
     }
 
     /// How many bytes came in so far.
@@ -178,8 +198,9 @@ impl Upload {
 
     /// Everything is there: syncs it to disk.
     pub async fn finish(mut self) -> io::Result<Received> {
+        self.write_out().await?;
         self.file.flush().await?;
-        self.file.get_ref().sync_all().await?;
+        self.file.sync_all().await?;
         let stored = Stored { bytes: self.bytes, sha256: self.hash.finalize().into() };
         Ok(Received { part: self.part, stored })
     }
@@ -204,15 +225,21 @@ impl Received {
         StdFile::open(&self.part.path)
     }
 
-    /// Gives it its name; afterwards it survives a power cut.
-    pub async fn store(mut self, blobs: &Blobs, job: JobId, name: &str) -> io::Result<Stored> {
+    /// Gives it its name; afterwards it survives a power cut. When it fails, nothing is left.
+    pub async fn store(self, blobs: &Blobs, job: JobId, name: &str) -> io::Result<Stored> {
         let path = blobs.path(job, name);
-        fs::rename(&self.part.path, &path).await?;
-        self.part.stored = true;
-        if let Some(folder) = path.parent() {
-            File::open(folder).await?.sync_all().await?;
-        }
-        Ok(self.stored)
+        // In one piece: a caller that goes away meanwhile leaves a whole blob or none.
+        blocking(move || {
+            self.part.rename(&path)?;
+            let synced = path.parent().map_or(Ok(()), sync_folder);
+            if synced.is_err()
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                tracing::error!(%error, path = %path.display(), "a blob that is not durable could not be deleted");
+            }
+            synced.map(|()| self.stored)
+        })
+        .await
     }
 }
 
@@ -224,11 +251,28 @@ fn check_room(folder: &Path, reserve: u64) -> io::Result<()> {
     }
 }
 
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    StdFile::open(folder)?.sync_all()
+}
+
+/// Runs `work` where it may wait for the disk, to its end, whether or not anyone still waits for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
 /// A file in `uploads/`, deleted on drop unless it was stored.
 #[derive(Debug)]
 struct Part {
     path: PathBuf,
     stored: bool,
+}
+
+impl Part {
+    fn rename(mut self, to: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, to)?;
+        self.stored = true;
+        Ok(())
+    }
 }
 
 impl Drop for Part {

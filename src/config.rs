@@ -281,11 +281,7 @@ impl Imaging {
     /// The limits as imaging takes them.
     #[must_use]
     pub fn limits(&self) -> crate::domain::image::Limits {
-        crate::domain::image::Limits {
-            max_pixels: self.max_pixels,
-            max_side: self.max_side,
-            max_time: Duration::from_millis(self.max_time_ms),
-        }
+        crate::domain::image::Limits { max_pixels: self.max_pixels, max_side: self.max_side }
     }
 }
 

@@ -30,7 +30,7 @@ mod strip;
 mod tests;
 mod webp;
 
-pub use pool::Pool;
+pub use pool::{Permit, Pool};
 
 /// What the header of a picture says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

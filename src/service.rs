@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::Blobs;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub base_url: String,
     /// What a picture may cost.
     pub limits: Limits,
+    /// How long a thread may work on one job.
+    pub max_time: Duration,
     /// The largest picture, in bytes.
     pub max_upload_bytes: u64,
     /// How long an upload may stand still.
@@ -134,10 +137,10 @@ impl Service {
         &self.settings
     }
 
-    /// How many jobs can run at once.
+    /// How many more jobs can run, as permits.
     #[must_use]
-    pub fn job_threads(&self) -> usize {
-        self.imaging.threads()
+    pub fn job_room(&self) -> &Arc<Semaphore> {
+        self.imaging.room()
     }
 
     /// Takes no more jobs in; what was accepted goes on.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,8 +39,11 @@ impl Workers {
             cut_off: CancellationToken::new(),
         };
         let jobs = Jobs { service: Arc::clone(service), stop: workers.stop.clone() };
-        let deliveries =
-            Deliveries { service: Arc::clone(service), limit: attempts, cut_off: workers.cut_off.clone() };
+        let deliveries = Deliveries {
+            service: Arc::clone(service),
+            room: Arc::new(Semaphore::new(attempts)),
+            cut_off: workers.cut_off.clone(),
+        };
         workers.tasks.spawn(work(jobs, workers.stop.clone()));
         workers.tasks.spawn(work(deliveries, workers.stop.clone()));
         workers.tasks.spawn(maintenance::keep_deadlines(Arc::clone(service), workers.stop.clone()));
@@ -65,19 +68,22 @@ impl Workers {
     }
 }
 
+type Permit = Arc<OwnedSemaphorePermit>;
+
 /// What a loop takes up, and what it does with it.
 trait Work: Send + Sync + 'static {
     type Item: Send;
 
     fn service(&self) -> &Service;
-    /// How much may run at once.
-    fn limit(&self) -> usize;
+    /// How much more may run.
+    fn room(&self) -> &Arc<Semaphore>;
     /// What says that there may be something to claim.
     fn wake(&self) -> &Notify;
     fn claim(&self, limit: usize) -> impl Future<Output = Result<Vec<Self::Item>, ServiceError>> + Send;
     /// When there is next something to claim, without a wake-up.
     fn next_due(&self) -> impl Future<Output = Result<Option<Timestamp>, ServiceError>> + Send;
-    fn run(&self, item: Self::Item) -> impl Future<Output = ()> + Send + 'static;
+    /// There is room for the next when this has ended and no clone of `permit` is left.
+    fn run(&self, item: Self::Item, permit: Permit) -> impl Future<Output = ()> + Send + 'static;
 }
 
 struct Jobs {
@@ -92,8 +98,8 @@ impl Work for Jobs {
         &self.service
     }
 
-    fn limit(&self) -> usize {
-        self.service.job_threads()
+    fn room(&self) -> &Arc<Semaphore> {
+        self.service.job_room()
     }
 
     fn wake(&self) -> &Notify {
@@ -108,15 +114,15 @@ impl Work for Jobs {
         Ok(self.service.next_due().await?.job)
     }
 
-    fn run(&self, job: Job) -> impl Future<Output = ()> + Send + 'static {
+    fn run(&self, job: Job, thread: Permit) -> impl Future<Output = ()> + Send + 'static {
         let (service, stop) = (Arc::clone(&self.service), self.stop.clone());
-        async move { service.process(job, &stop).await }
+        async move { service.process(job, thread, &stop).await }
     }
 }
 
 struct Deliveries {
     service: Arc<Service>,
-    limit: usize,
+    room: Arc<Semaphore>,
     cut_off: CancellationToken,
 }
 
@@ -127,8 +133,8 @@ impl Work for Deliveries {
         &self.service
     }
 
-    fn limit(&self) -> usize {
-        self.limit
+    fn room(&self) -> &Arc<Semaphore> {
+        &self.room
     }
 
     fn wake(&self) -> &Notify {
@@ -143,7 +149,7 @@ impl Work for Deliveries {
         Ok(self.service.next_due().await?.delivery)
     }
 
-    fn run(&self, (delivery, event): Self::Item) -> impl Future<Output = ()> + Send + 'static {
+    fn run(&self, (delivery, event): Self::Item, _: Permit) -> impl Future<Output = ()> + Send + 'static {
         let (service, cut_off) = (Arc::clone(&self.service), self.cut_off.clone());
         async move { service.deliver(delivery, &event, &cut_off).await }
     }
@@ -152,7 +158,7 @@ impl Work for Deliveries {
 /// Claims as much as there is room for, runs each in a task of its own, and waits for room, a wake-up or
 /// the next due time; until `stop`, and then for what is running.
 async fn work<W: Work>(work: W, stop: CancellationToken) {
-    let room = Arc::new(Semaphore::new(work.limit()));
+    let room = Arc::clone(work.room());
     let running = TaskTracker::new();
     while !stop.is_cancelled() {
         tokio::select! {
@@ -171,8 +177,9 @@ async fn work<W: Work>(work: W, stop: CancellationToken) {
             }
             Ok(items) => {
                 for item in items {
-                    let permit = Arc::clone(&room).acquire_owned().await;
-                    let task = work.run(item);
+                    // It is there: this loop alone takes permits, and no more items than there were.
+                    let Ok(permit) = Arc::clone(&room).acquire_owned().await.map(Arc::new) else { return };
+                    let task = work.run(item, Arc::clone(&permit));
                     running.spawn(async move {
                         task.await;
                         drop(permit);

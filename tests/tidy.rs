@@ -464,11 +464,16 @@ fn use_tree<'a>(
     at
 }
 
-/// The line of the first `#[cfg(test)] mod`.
+/// The line of the first `#[cfg(test)] mod`, which may be visible to others.
 fn start_of_tests(tokens: &[Token<'_>]) -> Option<usize> {
-    let opening = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
-    let mut windows = tokens.windows(opening.len());
-    windows.find(|window| window.iter().map(|token| token.text).eq(opening)).map(|window| window[0].line)
+    let opening = ["#", "[", "cfg", "(", "test", ")", "]"];
+    let visibility = ["pub", "(", "crate", "super", ")"];
+    let at = tokens.windows(opening.len()).enumerate().find(|(at, window)| {
+        let mut item = tokens[at + opening.len()..].iter().map(|token| token.text);
+        window.iter().map(|token| token.text).eq(opening)
+            && item.find(|text| !visibility.contains(text)) == Some("mod")
+    });
+    at.map(|(_, window)| window[0].line)
 }
 
 /// Each function that has a body: its name, its line, its length in lines.
@@ -745,7 +750,8 @@ mod rules {
 
     #[test]
     fn long_files_and_functions() {
-        let tests = format!("#[cfg(test)]\nmod tests {{\nfn long() {{{}}}\n}}\n", "\n".repeat(600));
+        let tests =
+            format!("#[cfg(test)]\npub(crate) mod tests {{\nfn long() {{{}}}\n}}\n", "\n".repeat(600));
         let function =
             |lines: usize| format!("fn f(x: [u8; 4]) -> u8\n{{ {{ }}{}}}\n", "\n".repeat(lines - 2));
         let file = |lines: usize| "// line\n".repeat(lines) + &tests;

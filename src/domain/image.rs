@@ -1,7 +1,5 @@
 //! What is wanted of a picture, and what is too much.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 /// The picture formats that are read and written.
@@ -84,8 +82,6 @@ pub struct Limits {
     pub max_pixels: u64,
     /// The longer side in pixels.
     pub max_side: u32,
-    /// Wall-clock time of one job's imaging.
-    pub max_time: Duration,
 }
 
 #[cfg(test)]

@@ -16,14 +16,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
-use url::Url;
 
 use super::client::ClientId;
-use super::delivery::DeliveryState;
 use super::event::EventKind;
-use super::id::{DeliveryId, JobId, WorkerId};
-use super::image::{Format, Variant};
-use super::secret::SigningSecret;
+use super::id::{JobId, WorkerId};
+use super::image::Variant;
+
+mod parts;
+
+pub use parts::{Artifact, Callback, CallbackProgress, Input, JobError, Priority};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -81,39 +82,6 @@ impl JobStatus {
     }
 }
 
-/// Which of a client's own jobs go first; no client gets ahead of another by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-pub enum Priority {
-    /// Before the others.
-    High,
-    /// The default.
-    #[default]
-    Normal,
-    /// After the others.
-    Low,
-}
-
-impl Priority {
-    /// All of them, the first to go first.
-    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
-
-    /// The name in the API.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::High => "high",
-            Self::Normal => "normal",
-            Self::Low => "low",
-        }
-    }
-
-    /// Reads the name in the API.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|priority| priority.as_str() == name)
-    }
-}
-
 /// The right to work on something, until a time; the token fences off whoever held it before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
@@ -141,96 +109,6 @@ pub enum TransitionError {
     /// The job is not deleted, and this is for one that is.
     #[error("not possible unless deleted")]
     NotDeleted,
-}
-
-/// The picture as it came in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Input {
-    /// The name the client gave it; never used as a path.
-    pub filename: Option<String>,
-    /// Sniffed from the bytes.
-    pub format: Format,
-    /// Size in bytes.
-    pub bytes: u64,
-    /// Pixels, as displayed.
-    pub width: u32,
-    /// Pixels, as displayed.
-    pub height: u32,
-    /// SHA-256 (FIPS 180-4) of the bytes.
-    pub sha256: [u8; 32],
-}
-
-/// A stored picture that the job made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Artifact {
-    /// The variant's name, unique within the job.
-    pub name: String,
-    /// The format it was encoded in.
-    pub format: Format,
-    /// Size in bytes.
-    pub bytes: u64,
-    /// Pixels.
-    pub width: u32,
-    /// Pixels.
-    pub height: u32,
-    /// SHA-256 (FIPS 180-4) of the bytes.
-    pub sha256: [u8; 32],
-}
-
-/// Who is told, of what, and whether that has worked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Callback {
-    /// Where the event is posted.
-    pub url: Url,
-    /// Which kinds of events.
-    pub events: Vec<EventKind>,
-    /// Signs instead of the client's secret.
-    pub secret: Option<SigningSecret>,
-    /// How the latest of its deliveries stands; `None` before there is one.
-    pub latest: Option<CallbackProgress>,
-}
-
-/// How the latest delivery of a job's callback stands: a copy, kept with each attempt's record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CallbackProgress {
-    /// Which delivery.
-    pub delivery: DeliveryId,
-    /// The delivery's state.
-    pub state: DeliveryState,
-    /// Attempts made so far.
-    pub attempts: u32,
-    /// When the next one is due.
-    #[serde(with = "millisecond::optional")]
-    pub next_attempt_at: Option<Timestamp>,
-    /// When the receiver took it.
-    #[serde(with = "millisecond::optional")]
-    pub delivered_at: Option<Timestamp>,
-}
-
-/// Why a job failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobError {
-    /// A stable name, the slug of a problem type.
-    pub code: String,
-    /// What it means.
-    pub title: String,
-    /// What happened here.
-    pub detail: String,
-    /// Whether the same picture may succeed another time.
-    pub retryable: bool,
-}
-
-impl JobError {
-    /// The job did not end within the time its client gave it.
-    #[must_use]
-    pub fn deadline_exceeded(deadline_ms: u64) -> Self {
-        Self {
-            code: "deadline-exceeded".to_owned(),
-            title: "The deadline has passed".to_owned(),
-            detail: format!("it was not done within the {deadline_ms} ms that deadline_ms allows"),
-            retryable: true,
-        }
-    }
 }
 
 /// What a client asked for, checked and stored, before it is a job.
@@ -372,6 +250,7 @@ impl Job {
         self.lease_token += 1;
         self.lease = Some(Lease { worker, token: self.lease_token, until });
         self.attempt += 1;
+        self.due_at = None;
         self.started_at.get_or_insert(now);
         self.enter(JobStatus::Processing);
         Ok(())
@@ -580,6 +459,8 @@ fn deadline(now: Timestamp, millis: Option<u64>) -> Option<Timestamp> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::domain::image::Format;
+    use crate::domain::secret::SigningSecret;
 
     pub(crate) fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

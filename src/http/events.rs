@@ -24,14 +24,13 @@ pub(super) async fn feed(call: Call) -> Result<Response, Problem> {
     let query = Query::parse(&call.query, &["after", "limit"])?;
     let limit = query.limit()?;
     let after = after(&query)?;
-    let events = call.service.events_after(&ClientId::dev(), after, limit).await?;
-    let last = events.last().map_or(after, |event| event.seq);
+    let (events, read) = call.service.events_after(&ClientId::dev(), after, limit).await?;
     let path = |after: u64| format!("/v1/events?after={after}&limit={limit}");
     Ok(json(&Feed {
         items: events.iter().map(EventView::new).collect(),
         links: LinkBuilder::new(&call.service.settings().base_url)
             .get("self", &path(after))
-            .get("next", &path(last))
+            .get("next", &path(read))
             .build(),
     }))
 }

@@ -6,20 +6,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::ImagingError;
 
 type Work = Box<dyn FnOnce() + Send>;
 
+/// The right to one of the threads. It is free for the next when the last clone is dropped; the work that runs
+/// under it holds one, so that a thread whose caller has gone away counts as busy until it is free.
+pub type Permit = Arc<OwnedSemaphorePermit>;
+
 /// A bounded number of own threads that run imaging; never the async runtime's.
 ///
-/// At most as many pieces of work as there are threads wait in its queue; further callers wait to get in.
+/// Whoever has work takes a permit of [`Pool::room`] first, so that work begins when it is handed over.
 /// Dropping the pool ends each thread once its current work is done.
 #[derive(Debug)]
 pub struct Pool {
     queue: mpsc::Sender<Work>,
-    threads: NonZeroUsize,
+    room: Arc<Semaphore>,
 }
 
 impl Pool {
@@ -35,16 +39,16 @@ impl Pool {
             let waiting = Arc::clone(&waiting);
             thread::Builder::new().name(format!("imaging-{index}")).spawn(move || work_off(&waiting))?;
         }
-        Ok(Self { queue, threads })
+        Ok(Self { queue, room: Arc::new(Semaphore::new(threads.get())) })
     }
 
-    /// How many pieces of work run at a time.
+    /// The threads that are free, as permits.
     #[must_use]
-    pub fn threads(&self) -> usize {
-        self.threads.get()
+    pub fn room(&self) -> &Arc<Semaphore> {
+        &self.room
     }
 
-    /// Runs `work` on one of the threads, as soon as one is free.
+    /// Runs `work` on the thread that `permit` stands for.
     ///
     /// Work whose caller has gone away before it began is skipped.
     ///
@@ -53,10 +57,12 @@ impl Pool {
     /// Those of `work`, and [`ImagingError::Panicked`] when it panics, which the thread survives.
     pub async fn run<T: Send + 'static>(
         &self,
+        permit: Permit,
         work: impl FnOnce() -> Result<T, ImagingError> + Send + 'static,
     ) -> Result<T, ImagingError> {
         let (reply, outcome) = oneshot::channel();
         let work: Work = Box::new(move || {
+            let _permit = permit;
             if reply.is_closed() {
                 return;
             }
@@ -96,12 +102,24 @@ mod tests {
         Pool::new(NonZeroUsize::new(threads).unwrap()).unwrap()
     }
 
+    async fn permit(pool: &Pool) -> Permit {
+        let permit = Arc::clone(pool.room()).acquire_owned();
+        Arc::new(tokio::time::timeout(Duration::from_secs(60), permit).await.unwrap().unwrap())
+    }
+
+    async fn run<T: Send + 'static>(
+        pool: &Pool,
+        work: impl FnOnce() -> Result<T, ImagingError> + Send + 'static,
+    ) -> Result<T, ImagingError> {
+        pool.run(permit(pool).await, work).await
+    }
+
     #[tokio::test]
     async fn results_and_errors_come_back() {
         let pool = pool(2);
-        assert_eq!(pool.threads(), 2);
-        assert_eq!(pool.run(|| Ok(6 * 7)).await.unwrap(), 42);
-        let error = pool.run(|| Err::<(), _>(ImagingError::Stopped)).await.unwrap_err();
+        assert_eq!(pool.room().available_permits(), 2);
+        assert_eq!(run(&pool, || Ok(6 * 7)).await.unwrap(), 42);
+        let error = run(&pool, || Err::<(), _>(ImagingError::Stopped)).await.unwrap_err();
         assert!(matches!(error, ImagingError::Stopped));
     }
 
@@ -109,12 +127,12 @@ mod tests {
     async fn a_panic_neither_escapes_nor_costs_the_thread() {
         let pool = pool(1);
         let name = || Ok(thread::current().name().map(str::to_owned));
-        let before = pool.run(name).await.unwrap();
+        let before = run(&pool, name).await.unwrap();
         for _ in 0..3 {
-            let error = pool.run(|| -> Result<(), _> { panic!("a decoder's defect") }).await.unwrap_err();
+            let error = run(&pool, || -> Result<(), _> { panic!("a decoder's defect") }).await.unwrap_err();
             assert!(matches!(error, ImagingError::Panicked));
         }
-        assert_eq!(pool.run(name).await.unwrap(), before);
+        assert_eq!(run(&pool, name).await.unwrap(), before);
         assert_eq!(before.as_deref(), Some("imaging-0"));
     }
 
@@ -134,12 +152,12 @@ mod tests {
             }
         };
         let (a, b, c, d, e, f) = tokio::join!(
-            pool.run(work()),
-            pool.run(work()),
-            pool.run(work()),
-            pool.run(work()),
-            pool.run(work()),
-            pool.run(work())
+            run(&pool, work()),
+            run(&pool, work()),
+            run(&pool, work()),
+            run(&pool, work()),
+            run(&pool, work()),
+            run(&pool, work())
         );
         for result in [a, b, c, d, e, f] {
             result.unwrap();
@@ -152,32 +170,32 @@ mod tests {
         let pool = Arc::new(pool(1));
         let (release, gate) = channel::<()>();
         let (begun, beginning) = oneshot::channel();
-        let first = tokio::spawn({
-            let pool = Arc::clone(&pool);
-            let work = move || {
-                begun.send(()).unwrap();
-                gate.recv().map_err(|_| ImagingError::Stopped)
-            };
-            async move { pool.run(work).await }
-        });
+        let only = permit(&pool).await;
+        let spawn = |work: Box<dyn FnOnce() -> Result<(), ImagingError> + Send>| {
+            let (pool, permit) = (Arc::clone(&pool), Arc::clone(&only));
+            tokio::spawn(async move { pool.run(permit, work).await })
+        };
+        let overrun = spawn(Box::new(move || {
+            begun.send(()).unwrap();
+            gate.recv().map_err(|_| ImagingError::Stopped)
+        }));
         beginning.await.unwrap();
         let ran = Arc::new(AtomicUsize::new(0));
-        let abandoned = {
-            let (pool, ran) = (Arc::clone(&pool), Arc::clone(&ran));
-            tokio::spawn(async move {
-                pool.run(move || {
-                    ran.fetch_add(1, Ordering::SeqCst);
-                    Ok(())
-                })
-                .await
+        let abandoned = spawn({
+            let ran = Arc::clone(&ran);
+            Box::new(move || {
+                ran.fetch_add(1, Ordering::SeqCst);
+                Ok(())
             })
-        };
+        });
         tokio::task::yield_now().await;
-        abandoned.abort();
-        assert!(abandoned.await.unwrap_err().is_cancelled());
+        drop(only);
+        for caller in [overrun, abandoned] {
+            caller.abort();
+            assert!(caller.await.unwrap_err().is_cancelled());
+        }
         release.send(()).unwrap();
-        first.await.unwrap().unwrap();
-        pool.run(|| Ok(())).await.unwrap();
+        run(&pool, || Ok(())).await.unwrap();
         assert_eq!(ran.load(Ordering::SeqCst), 0);
     }
 
@@ -192,7 +210,7 @@ mod tests {
         thread_local!(static EXIT: RefCell<Option<OnExit>> = const { RefCell::new(None) });
         let (exited, exits) = channel();
         let pool = pool(1);
-        pool.run(move || {
+        run(&pool, move || {
             EXIT.with(|exit| *exit.borrow_mut() = Some(OnExit(exited)));
             Ok(())
         })

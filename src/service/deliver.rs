@@ -39,7 +39,9 @@ impl Service {
         let number = delivery.attempt_count + 1;
         let started_at = self.clock.now();
         let id = event.id.to_string();
-        let body = view::event_body(event);
+        // Nothing is sent rather than something else under the event's id.
+        let body = view::event_body(event)
+            .map_err(|error| StoreError::Corrupt(format!("the event {id} cannot be written: {error}")))?;
         let secret = delivery.secret.as_ref().unwrap_or(&self.signing_secret);
         let outcome = self
             .sender

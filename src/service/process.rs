@@ -1,7 +1,9 @@
 //! Doing a job's work: from a claim to its end.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -9,12 +11,16 @@ use super::error::job_error;
 use super::{Service, ServiceError, view};
 use crate::blobs::ORIGINAL;
 use crate::clock::random_fraction;
-use crate::domain::job::{Artifact, Job, JobError, TransitionError};
-use crate::imaging::{self, Rendered, Stage, Step};
+use crate::domain::job::{Artifact, Job, JobError};
+use crate::domain::retry::RetryPolicy;
+use crate::imaging::{self, Permit, Rendered, Stage, Step};
 use crate::store::{Ending, StoreError};
 
-/// Steps that imaging may be ahead of the disk: one artifact being stored, one finished.
-const STEPS_AHEAD: usize = 2;
+/// Steps that imaging may be ahead of the disk: more than a job has, so that a disk that stalls does not use up
+/// the time that the picture may take.
+const STEPS_AHEAD: usize = 64;
+/// How long a job waits whose artifacts found no room on the disk.
+const NO_ROOM_DELAY: Duration = Duration::from_secs(30);
 
 /// Why the work on a job stops before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +49,12 @@ impl Service {
         Ok(self.store.claim_jobs(self.worker, limit, self.settings.lease, now).await?)
     }
 
-    /// Works on a claimed job until it ends, is given back because `shutdown` was asked for, or is lost to another worker.
-    pub async fn process(&self, job: Job, shutdown: &CancellationToken) {
+    /// Works on a claimed job, on the thread that was taken for it, until it ends, is given back because
+    /// `shutdown` was asked for, or is lost to another worker.
+    pub async fn process(&self, job: Job, thread: Permit, shutdown: &CancellationToken) {
         let token = job.lease_token;
         let called_off = self.begin(job.id);
-        let ending = self.attempt_job(&job, token, shutdown, &called_off).await;
+        let ending = self.attempt_job(&job, token, thread, shutdown, &called_off).await;
         self.end(job.id);
         let Some(ending) = ending else {
             tracing::warn!(job = %job.id, "the lease was lost; another worker has the job");
@@ -73,6 +80,7 @@ impl Service {
         &self,
         job: &Job,
         token: u64,
+        thread: Permit,
         shutdown: &CancellationToken,
         called_off: &CancellationToken,
     ) -> Option<Ending> {
@@ -84,67 +92,64 @@ impl Service {
                 &detail,
             )));
         }
-        match self.run(job, token, shutdown, called_off).await {
+        match self.run(job, token, thread, shutdown, called_off).await {
             Ok(None) => Some(Ending::Completed),
             Ok(Some(Stop::Shutdown)) => Some(Ending::GivenBack(None)),
             Ok(Some(Stop::Cancelled)) => Some(Ending::Cancelled),
-            Ok(Some(Stop::LeaseLost))
-            | Err(ServiceError::Store(StoreError::Transition(TransitionError::StaleLease))) => None,
+            Ok(Some(Stop::LeaseLost)) | Err(ServiceError::Store(StoreError::Transition(_))) => None,
             Ok(Some(Stop::OutOfTime)) => {
-                let detail = format!("it took longer than {} s", self.settings.limits.max_time.as_secs_f32());
+                let detail = format!("it took longer than {} s", self.settings.max_time.as_secs_f32());
                 Some(Ending::Failed(failure("processing-timeout", "The picture took too long", &detail)))
             }
-            Err(error) => Some(self.after_failure(job, &error)),
+            Err(error) => {
+                tracing::warn!(job = %job.id, attempt = job.attempt, error = &error as &dyn std::error::Error, "a try failed");
+                Some(after_failure(&error, job.attempt, &self.settings.job_retry, self.clock.now()))
+            }
         }
     }
 
-    /// A fault of the picture is final; a fault of ours is tried again, later each time, and then is final too.
-    fn after_failure(&self, job: &Job, error: &ServiceError) -> Ending {
-        tracing::warn!(job = %job.id, attempt = job.attempt, error = error as &dyn std::error::Error, "a try failed");
-        let error = match error {
-            ServiceError::Image(error) => job_error(error),
-            other => JobError {
-                retryable: true,
-                ..failure("processing-failed", "The picture could not be processed", &other.to_string())
-            },
-        };
-        let due = self.settings.job_retry.next_attempt_at(self.clock.now(), job.attempt, random_fraction());
-        match due.filter(|_| error.retryable) {
-            Some(due) => Ending::RetryAt(error, due),
-            None => Ending::Failed(error),
-        }
-    }
-
-    /// Makes the artifacts that are missing, and stores each as soon as it is made.
+    /// Makes what is missing, and keeps the lease meanwhile. Whatever is under way when the work must stop is
+    /// dropped: an artifact that is half stored is deleted, or made again by the next try.
     async fn run(
         &self,
         job: &Job,
         token: u64,
+        thread: Permit,
         shutdown: &CancellationToken,
         called_off: &CancellationToken,
     ) -> Result<Option<Stop>, ServiceError> {
+        tokio::select! {
+            made = self.make(job, token, thread) => made,
+            stop = self.watch(job, token, shutdown, called_off) => stop.map(Some),
+        }
+    }
+
+    /// Makes the artifacts that are missing, and stores each as soon as it is made.
+    async fn make(&self, job: &Job, token: u64, thread: Permit) -> Result<Option<Stop>, ServiceError> {
         let original = self.blobs.read(job.id, ORIGINAL).await?;
         let (variants, limits) = (job.missing_variants(), self.settings.limits);
         let (steps, mut made) = mpsc::channel(STEPS_AHEAD);
-        let work = self.imaging.run(move || {
+        let work = self.imaging.run(thread, move || {
             imaging::render(&original, &variants, &limits, &mut |step| match steps.blocking_send(step) {
                 Ok(()) => ControlFlow::Continue(()),
                 // Nobody takes the steps any more: the work is to stop.
                 Err(_) => ControlFlow::Break(()),
             })
         });
-        let watch = self.watch(job, token, shutdown, called_off);
-        tokio::pin!(work, watch);
+        let work = tokio::time::timeout(self.settings.max_time, work);
+        tokio::pin!(work);
         let mut current = Try { job, token, made: job.artifacts.len() };
         let result = loop {
             tokio::select! {
                 Some(step) = made.recv() => self.take(&mut current, step).await?,
                 result = &mut work => break result,
-                // The thread finds the channel closed at its next step; nothing waits for it meanwhile.
-                stop = &mut watch => return stop.map(Some),
             }
         };
-        result?;
+        match result {
+            Ok(result) => result?,
+            // The thread finds the channel closed at its next step; nothing waits for it meanwhile.
+            Err(_) => return Ok(Some(Stop::OutOfTime)),
+        }
         while let Some(step) = made.recv().await {
             self.take(&mut current, step).await?;
         }
@@ -159,18 +164,16 @@ impl Service {
         shutdown: &CancellationToken,
         called_off: &CancellationToken,
     ) -> Result<Stop, ServiceError> {
-        let deadline = tokio::time::sleep(self.settings.limits.max_time);
-        tokio::pin!(deadline);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(Stop::Shutdown),
                 () = called_off.cancelled() => return Ok(Stop::Cancelled),
-                () = &mut deadline => return Ok(Stop::OutOfTime),
                 () = tokio::time::sleep(self.settings.heartbeat) => {
-                    let until = self.clock.now().checked_add(self.settings.lease).unwrap_or(jiff::Timestamp::MAX);
+                    let until = self.clock.now().checked_add(self.settings.lease).unwrap_or(Timestamp::MAX);
                     match self.store.extend_job(job.id, token, until).await {
                         Ok(job) if job.cancel_requested_at.is_some() => return Ok(Stop::Cancelled),
-                        Ok(_) => {}
+                        // Without room nobody else can claim it either.
+                        Ok(_) | Err(StoreError::Full) => {}
                         Err(StoreError::Transition(_)) => return Ok(Stop::LeaseLost),
                         Err(error) => return Err(error.into()),
                     }
@@ -206,6 +209,49 @@ impl Service {
     }
 }
 
+/// A fault of the picture is final; a fault of ours is tried again, later each time, and then is final too. A full
+/// disk is neither: whichever try meets it, there is another when there may be room.
+fn after_failure(error: &ServiceError, attempt: u32, policy: &RetryPolicy, now: Timestamp) -> Ending {
+    let error = match error {
+        ServiceError::StorageFull | ServiceError::Store(StoreError::Full) => {
+            return Ending::GivenBack(Some(now.checked_add(NO_ROOM_DELAY).unwrap_or(Timestamp::MAX)));
+        }
+        ServiceError::Image(error) => job_error(error),
+        other => JobError {
+            retryable: true,
+            ..failure("processing-failed", "The picture could not be processed", &other.to_string())
+        },
+    };
+    match policy.next_attempt_at(now, attempt, random_fraction()).filter(|_| error.retryable) {
+        Some(due) => Ending::RetryAt(error, due),
+        None => Ending::Failed(error),
+    }
+}
+
 fn failure(code: &str, title: &str, detail: &str) -> JobError {
     JobError { code: code.to_owned(), title: title.to_owned(), detail: detail.to_owned(), retryable: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_fails_no_job() {
+        let policy = RetryPolicy {
+            initial: Duration::from_secs(2),
+            multiplier: 2.0,
+            max_delay: Duration::from_secs(60),
+            max_attempts: 3,
+        };
+        let after = |error, attempt| after_failure(&error, attempt, &policy, Timestamp::UNIX_EPOCH);
+        let fault = || ServiceError::Io(std::io::Error::other("a disk that fails"));
+        assert!(matches!(after(fault(), 1), Ending::RetryAt(..)));
+        assert!(matches!(after(fault(), 3), Ending::Failed(_)));
+        let full = || ServiceError::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        for attempt in [1, 3, 4] {
+            let later = Ending::GivenBack(Some(Timestamp::from_second(30).unwrap()));
+            assert_eq!(after(full(), attempt), later);
+        }
+    }
 }

@@ -85,16 +85,18 @@ impl Service {
         Ok(self.store.attempts_of(id).await?)
     }
 
-    /// Up to `limit` events after `after`, in the order of the log.
+    /// The client's own among the next `limit` events after `after`, in the order of the log; and how far that
+    /// is: where to go on, also when none of them were the client's.
     pub async fn events_after(
         &self,
         client: &ClientId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<Event>, ServiceError> {
+    ) -> Result<(Vec<Event>, u64), ServiceError> {
         let mut events = self.store.events_after(after, limit).await?;
+        let read = events.last().map_or(after, |event| event.seq);
         events.retain(|event| &event.job.client == client);
-        Ok(events)
+        Ok((events, read))
     }
 
     /// Up to `limit` events of a job after `after`, in the order of the log.

@@ -190,8 +190,11 @@ async fn commit(
     let submitted = store.submit(submission, now).await;
     // The slot counts until the job counts as waiting.
     drop(slot);
-    if !matches!(submitted, Ok(Submitted::Created(_))) {
-        blobs.delete(id, ORIGINAL).await?;
+    // What was submitted is the answer, also when its picture stays behind.
+    if !matches!(submitted, Ok(Submitted::Created(_)))
+        && let Err(error) = blobs.delete(id, ORIGINAL).await
+    {
+        tracing::error!(%error, job = %id, "the picture of a job that came to nothing could not be deleted");
     }
     Ok(submitted?)
 }
@@ -212,9 +215,8 @@ fn check_fields(fields: &Fields, url: Option<Url>, now: Timestamp) -> Result<Wan
     let mut refuse = |field: &str, code, detail: &str| {
         errors.push(FieldError { field: field.to_owned(), code, detail: detail.to_owned() });
     };
-    let events = events(fields.callback_events.as_deref()).unwrap_or_else(|unknown| {
-        let detail = format!("{unknown:?} is none of queued, started, completed, failed, cancelled");
-        refuse("callback_events", "unknown_event", &detail);
+    let events = events(fields.callback_events.as_deref()).unwrap_or_else(|(code, detail)| {
+        refuse("callback_events", code, &detail);
         Vec::new()
     });
     let secret = fields.callback_secret.as_deref().map(str::parse::<SigningSecret>);
@@ -274,11 +276,21 @@ fn list(text: Option<&str>) -> Vec<String> {
         .collect()
 }
 
-fn events(text: Option<&str>) -> Result<Vec<EventKind>, String> {
+/// Each kind once and in one order, so that what means the same is the same.
+fn events(text: Option<&str>) -> Result<Vec<EventKind>, (&'static str, String)> {
     if text.is_none() {
         return Ok(EventKind::TERMINAL.to_vec());
     }
-    list(text).into_iter().map(|name| EventKind::parse(&name).ok_or(name)).collect()
+    let known = EventKind::ALL.map(EventKind::short_name).join(", ");
+    let mut wanted = Vec::new();
+    for name in list(text) {
+        let unknown = || ("unknown_event", format!("{name:?} is none of {known}"));
+        wanted.push(EventKind::parse(&name).ok_or_else(unknown)?);
+    }
+    if wanted.is_empty() {
+        return Err(("empty", format!("name at least one of {known}, or leave the field out")));
+    }
+    Ok(EventKind::ALL.into_iter().filter(|kind| wanted.contains(kind)).collect())
 }
 
 fn check_metadata(text: &str) -> Result<(), (&'static str, String)> {
@@ -347,6 +359,19 @@ mod tests {
             ("metadata", "not_an_object"),
         ];
         assert_eq!(codes(&fields), expected.map(|(field, code)| (field.to_owned(), code)));
+    }
+
+    #[test]
+    fn events_are_a_set_that_is_not_empty() {
+        for none in [",", " , "] {
+            let fields = Fields { callback_events: Some(none.to_owned()), ..Fields::default() };
+            assert!(codes(&fields).contains(&("callback_events".to_owned(), "empty")), "{none:?}");
+        }
+        assert_eq!(
+            events(Some("failed, job.queued,failed")),
+            Ok(vec![EventKind::JobQueued, EventKind::JobFailed])
+        );
+        assert_eq!(events(None), Ok(EventKind::TERMINAL.to_vec()));
     }
 
     #[test]

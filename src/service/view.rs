@@ -208,7 +208,7 @@ impl JobView {
                 sha256: hex(&job.input.sha256),
             },
             artifacts: job.artifacts.iter().map(|artifact| artifact_view(job, artifact, base)).collect(),
-            callback: job.callback.as_ref().map(callback_view),
+            callback: job.callback.as_ref().map(|callback| callback_view(job, callback)),
             tags: job.tags.clone(),
             // Checked to be JSON when it came in.
             metadata: job.metadata.clone().and_then(|text| RawValue::from_string(text).ok()),
@@ -274,13 +274,14 @@ fn artifact_view(job: &Job, artifact: &Artifact, base: &str) -> ArtifactView {
     }
 }
 
-fn callback_view(callback: &Callback) -> CallbackView {
+fn callback_view(job: &Job, callback: &Callback) -> CallbackView {
     let latest = callback.latest.as_ref();
+    // Before there is an event to deliver, its delivery is still to come; unless there can be none any more.
+    let untold = if job.status.is_terminal() { "none" } else { DeliveryState::Pending.as_str() };
     CallbackView {
         url: callback.url.to_string(),
         events: callback.events.iter().map(|kind| kind.short_name()).collect(),
-        // Before there is an event to deliver, its delivery is still to come.
-        status: latest.map_or(DeliveryState::Pending, |latest| latest.state).as_str(),
+        status: latest.map_or(untold, |latest| latest.state.as_str()),
         attempts: latest.map_or(0, |latest| latest.attempts),
         next_attempt_at: latest.and_then(|latest| latest.next_attempt_at).map(time),
         delivered_at: latest.and_then(|latest| latest.delivered_at).map(time),
@@ -328,10 +329,8 @@ impl EventView {
 }
 
 /// The body of an event's callbacks.
-#[must_use]
-pub fn event_body(event: &Event) -> Vec<u8> {
-    // Strings, numbers and maps with string keys: there is nothing in it that JSON cannot say.
-    serde_json::to_vec(&EventView::new(event)).unwrap_or_default()
+pub fn event_body(event: &Event) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&EventView::new(event))
 }
 
 /// A delivery.
@@ -481,7 +480,7 @@ mod tests {
 
     #[test]
     fn an_event_is_a_cloud_event_around_the_job() {
-        let body: serde_json::Value = serde_json::from_slice(&event_body(&event())).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&event_body(&event()).unwrap()).unwrap();
         assert_eq!(body["specversion"], "1.0");
         assert_eq!(body["type"], "job.completed");
         assert_eq!(body["subject"], body["data"]["id"]);
@@ -493,10 +492,19 @@ mod tests {
 
     #[test]
     fn a_body_is_the_same_each_time_and_keeps_the_clients_own_data_to_the_letter() {
-        let body = String::from_utf8(event_body(&event())).unwrap();
-        assert_eq!(body.as_bytes(), event_body(&event()));
+        let body = String::from_utf8(event_body(&event()).unwrap()).unwrap();
+        assert_eq!(body.as_bytes(), event_body(&event()).unwrap());
         assert!(body.contains(r#""metadata":{"b":1,"a":[2.50]}"#), "{body}");
         assert!(!body.contains("whsec_"));
+    }
+
+    #[test]
+    fn a_callback_that_will_never_be_told_anything_waits_for_nothing() {
+        let mut job = Job::accepted(new_job(1), at(1));
+        let status = |job: &Job| JobView::new(job, "", None).callback.map(|callback| callback.status);
+        assert_eq!(status(&job), Some("pending"));
+        job.status = JobStatus::Completed;
+        assert_eq!(status(&job), Some("none"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) async fn keep_deadlines(service: Arc<Service>, stop: CancellationToke
         let next = service.next_due().await.map(|due| due.deadline);
         match next {
             Ok(Some(due)) if due <= service.clock().now() => {
-                pause_after(service.sweep_jobs().await, &stop).await
+                pause_after(service.sweep_jobs().await, &stop).await;
             }
             Ok(due) => {
                 let due = due.unwrap_or(Timestamp::MAX);

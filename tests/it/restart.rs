@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use darkroom::clock::{Clock, entropy};
-use darkroom::domain::client::ClientId;
 use darkroom::domain::id::{JobId, WorkerId};
-use darkroom::domain::image::{Format, Variant};
-use darkroom::domain::job::{Input, NewJob, Priority};
-use darkroom::store::sled::{Options, SledStore};
-use darkroom::store::{Policy, Store as _, Submission};
+use darkroom::store::sled::SledStore;
+use darkroom::store::{Store as _, Submission};
 
 use crate::support::receiver::Receiver;
-use crate::support::{App, picture, text};
+use crate::support::{App, new_job, picture, store_options, text};
 
 #[tokio::test]
 async fn jobs_that_wait_are_done_by_the_next_process() {
@@ -74,9 +71,7 @@ async fn a_job_that_ends_its_worker_each_time_fails_in_the_end() {
     tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         for round in 0..4 {
-            let day = Duration::from_secs(24 * 60 * 60);
-            let policy = Policy { source: String::new(), keep_finished: day, keep_deleted: day };
-            let options = Options { cache_bytes: 16 << 20, policy };
+            let options = store_options();
             let store = SledStore::open(&path, options, Clock::system().now()).unwrap();
             runtime.block_on(async {
                 let now = Clock::system().now();
@@ -96,24 +91,6 @@ async fn a_job_that_ends_its_worker_each_time_fails_in_the_end() {
     let job = app.finished(&id.to_string()).await;
     assert_eq!((text(&job, "/status"), text(&job, "/error/code")), ("failed", "worker-lost"));
     app.stop().await;
-}
-
-fn new_job(id: JobId) -> NewJob {
-    let input =
-        Input { filename: None, format: Format::Jpeg, bytes: 1, width: 1, height: 1, sha256: [0; 32] };
-    let (client, variants) = (ClientId::dev(), Variant::defaults());
-    NewJob {
-        id,
-        client,
-        input,
-        variants,
-        callback: None,
-        priority: Priority::Normal,
-        start_at: None,
-        deadline_ms: None,
-        tags: Vec::new(),
-        metadata: None,
-    }
 }
 
 #[tokio::test]

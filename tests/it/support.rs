@@ -6,6 +6,12 @@ use std::time::Duration;
 use darkroom::app::{self, Running};
 use darkroom::clock::Clock;
 use darkroom::config::{Config, Sources};
+use darkroom::domain::client::ClientId;
+use darkroom::domain::id::JobId;
+use darkroom::domain::image::{Format, Variant};
+use darkroom::domain::job::{Input, NewJob, Priority};
+use darkroom::store::Policy;
+use darkroom::store::sled::Options;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
@@ -118,6 +124,34 @@ fn collect(folder: &Path, files: &mut Vec<String>) {
         } else {
             files.push(path.display().to_string());
         }
+    }
+}
+
+/// A job for a store that no request brought.
+pub fn new_job(id: JobId) -> NewJob {
+    let input =
+        Input { filename: None, format: Format::Jpeg, bytes: 1, width: 1, height: 1, sha256: [0; 32] };
+    let (client, variants) = (ClientId::dev(), Variant::defaults());
+    NewJob {
+        id,
+        client,
+        input,
+        variants,
+        callback: None,
+        priority: Priority::Normal,
+        start_at: None,
+        deadline_ms: None,
+        tags: Vec::new(),
+        metadata: None,
+    }
+}
+
+/// A small store that forgets nothing while a test runs.
+pub fn store_options() -> Options {
+    let day = Duration::from_secs(24 * 60 * 60);
+    Options {
+        cache_bytes: 16 << 20,
+        policy: Policy { source: String::new(), keep_finished: day, keep_deleted: day },
     }
 }
 

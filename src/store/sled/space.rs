@@ -70,7 +70,7 @@ impl Space {
         self.is_held = false;
         match std::fs::remove_file(&self.ballast) {
             Ok(()) => {
-                tracing::warn!("the disk is nearly full: no new jobs are taken, what was accepted goes on")
+                tracing::warn!("the disk is nearly full: no new jobs are taken, what was accepted goes on");
             }
             Err(error) => tracing::error!(%error, "the room set aside for the store cannot be let go"),
         }

@@ -1,0 +1,135 @@
+//! What a job is made of.
+
+use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::domain::delivery::DeliveryState;
+use crate::domain::event::EventKind;
+use crate::domain::id::DeliveryId;
+use crate::domain::image::Format;
+use crate::domain::secret::SigningSecret;
+
+/// Which of a client's own jobs go first; no client gets ahead of another by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum Priority {
+    /// Before the others.
+    High,
+    /// The default.
+    #[default]
+    Normal,
+    /// After the others.
+    Low,
+}
+
+impl Priority {
+    /// All of them, the first to go first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// The name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+
+    /// Reads the name in the API.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| priority.as_str() == name)
+    }
+}
+
+/// The picture as it came in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// The name the client gave it; never used as a path.
+    pub filename: Option<String>,
+    /// Sniffed from the bytes.
+    pub format: Format,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Pixels, as displayed.
+    pub width: u32,
+    /// Pixels, as displayed.
+    pub height: u32,
+    /// SHA-256 (FIPS 180-4) of the bytes.
+    pub sha256: [u8; 32],
+}
+
+/// A stored picture that the job made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// The variant's name, unique within the job.
+    pub name: String,
+    /// The format it was encoded in.
+    pub format: Format,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// SHA-256 (FIPS 180-4) of the bytes.
+    pub sha256: [u8; 32],
+}
+
+/// Who is told, of what, and whether that has worked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Callback {
+    /// Where the event is posted.
+    pub url: Url,
+    /// Which kinds of events.
+    pub events: Vec<EventKind>,
+    /// Signs instead of the client's secret.
+    pub secret: Option<SigningSecret>,
+    /// How the latest of its deliveries stands; `None` before there is one.
+    pub latest: Option<CallbackProgress>,
+}
+
+/// How the latest delivery of a job's callback stands: a copy, kept with each attempt's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallbackProgress {
+    /// Which delivery.
+    pub delivery: DeliveryId,
+    /// The delivery's state.
+    pub state: DeliveryState,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// When the next one is due.
+    #[serde(with = "millisecond::optional")]
+    pub next_attempt_at: Option<Timestamp>,
+    /// When the receiver took it.
+    #[serde(with = "millisecond::optional")]
+    pub delivered_at: Option<Timestamp>,
+}
+
+/// Why a job failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobError {
+    /// A stable name, the slug of a problem type.
+    pub code: String,
+    /// What it means.
+    pub title: String,
+    /// What happened here.
+    pub detail: String,
+    /// Whether the same picture may succeed another time.
+    pub retryable: bool,
+}
+
+impl JobError {
+    /// The job did not end within the time its client gave it.
+    #[must_use]
+    pub fn deadline_exceeded(deadline_ms: u64) -> Self {
+        Self {
+            code: "deadline-exceeded".to_owned(),
+            title: "The deadline has passed".to_owned(),
+            detail: format!("it was not done within the {deadline_ms} ms that deadline_ms allows"),
+            retryable: true,
+        }
+    }
+}
