@@ -58,6 +58,9 @@ pub struct Server {
     pub header_timeout_ms: u64,
     pub body_idle_timeout_ms: u64,
     pub body_timeout_ms: u64,
+    pub max_uploads: u64,
+    pub min_upload_bytes_per_second: u32,
+    pub upload_grace_ms: u64,
     pub max_upload_bytes: u64,
     pub drain_timeout_ms: u64,
     pub max_connections: usize,
@@ -219,10 +222,11 @@ impl Config {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        let positive: [(&'static str, u64); 13] = [
+        let positive: [(&'static str, u64); 14] = [
             ("server.header_timeout_ms", self.server.header_timeout_ms),
             ("server.body_idle_timeout_ms", self.server.body_idle_timeout_ms),
             ("server.body_timeout_ms", self.server.body_timeout_ms),
+            ("server.max_uploads", self.server.max_uploads),
             ("server.max_upload_bytes", self.server.max_upload_bytes),
             ("server.max_connections", self.server.max_connections as u64),
             ("queue.capacity", self.queue.capacity),

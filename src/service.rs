@@ -67,6 +67,12 @@ pub struct Settings {
     pub body_idle: Duration,
     /// How long an upload may take in all.
     pub body_whole: Duration,
+    /// Uploads under way at once.
+    pub max_uploads: u64,
+    /// The fewest bytes a second that an upload may bring on average; 0 is no minimum.
+    pub min_upload_rate: u32,
+    /// How much longer than that an upload may take.
+    pub upload_grace: Duration,
     /// Jobs that may wait.
     pub queue_capacity: u64,
     /// How long a claim lasts without a heartbeat.
@@ -104,7 +110,7 @@ impl Service {
         let Parts { store, blobs, imaging, guard, sender, clock, signing_secret } = parts;
         let worker = WorkerId::new(clock.now(), &crate::clock::entropy());
         Self {
-            intake: intake::Intake::new(settings.queue_capacity),
+            intake: intake::Intake::new(settings.queue_capacity, settings.max_uploads),
             running: Mutex::default(),
             ready: AtomicBool::new(true),
             store,

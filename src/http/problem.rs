@@ -36,6 +36,7 @@ pub(super) enum Code {
     IdempotencyKeyInFlight,
     IdempotencyKeyReused,
     QueueFull,
+    TooManyUploads,
     Stopping,
     Paused,
     StorageFull,
@@ -54,7 +55,7 @@ pub(super) struct Row {
 
 /// The catalogue, in the order of [`Code`].
 #[rustfmt::skip]
-pub(super) const CATALOGUE: [Row; 22] = [
+pub(super) const CATALOGUE: [Row; 23] = [
     Row { code: Code::RouteNotFound, status: S::NOT_FOUND, slug: "route-not-found", title: "There is nothing at this URL",
           advice: "Start at / and follow the links." },
     Row { code: Code::NotFound, status: S::NOT_FOUND, slug: "not-found", title: "There is no such resource",
@@ -66,7 +67,7 @@ pub(super) const CATALOGUE: [Row; 22] = [
     Row { code: Code::MalformedMultipart, status: S::BAD_REQUEST, slug: "malformed-multipart", title: "The multipart body is malformed",
           advice: "Send multipart/form-data as RFC 7578 has it, to its end." },
     Row { code: Code::RequestTimeout, status: S::REQUEST_TIMEOUT, slug: "request-timeout", title: "The request came too slowly",
-          advice: "Send the body without long pauses." },
+          advice: "Send the body without long pauses, and not as a trickle." },
     Row { code: Code::PayloadTooLarge, status: S::PAYLOAD_TOO_LARGE, slug: "payload-too-large", title: "The request is too large",
           advice: "limit is the most that is taken, in bytes." },
     Row { code: Code::UnsupportedMediaType, status: S::UNSUPPORTED_MEDIA_TYPE, slug: "unsupported-media-type", title: "The media type is not supported",
@@ -88,6 +89,8 @@ pub(super) const CATALOGUE: [Row; 22] = [
     Row { code: Code::IdempotencyKeyReused, status: S::UNPROCESSABLE_ENTITY, slug: "idempotency-key-reused", title: "This Idempotency-Key was used with another payload",
           advice: "Use a new key for a new request." },
     Row { code: Code::QueueFull, status: S::SERVICE_UNAVAILABLE, slug: "queue-full", title: "The queue is full",
+          advice: "Nothing was read of the picture; repeat the request after Retry-After." },
+    Row { code: Code::TooManyUploads, status: S::SERVICE_UNAVAILABLE, slug: "too-many-uploads", title: "Too many uploads are under way",
           advice: "Nothing was read of the picture; repeat the request after Retry-After." },
     Row { code: Code::Stopping, status: S::SERVICE_UNAVAILABLE, slug: "draining", title: "The service is stopping",
           advice: "Repeat the request after Retry-After." },
@@ -221,6 +224,9 @@ impl From<ServiceError> for Problem {
         let code = match &error {
             ServiceError::QueueFull { .. } => {
                 return Self::of(Code::QueueFull).with_detail(detail).retry_after(RETRY_WHEN_FULL);
+            }
+            ServiceError::TooManyUploads { .. } => {
+                return Self::of(Code::TooManyUploads).with_detail(detail).retry_after(RETRY_WHEN_FULL);
             }
             ServiceError::Stopping => {
                 return Self::of(Code::Stopping).with_detail(detail).retry_after(RETRY_WHEN_FULL);

@@ -16,6 +16,7 @@ use multer::{Field, Multipart};
 use super::body::Body;
 use super::problem::{Code, Problem};
 use super::query::Query;
+use crate::clock::Stopwatch;
 use crate::service::submit::{Fields, Received, Upload};
 use crate::service::{Service, ServiceError, Settings};
 
@@ -93,43 +94,85 @@ impl Head {
 
     /// Reads the body to its end.
     pub(super) async fn receive(self, service: &Service, body: &mut Body) -> Result<Incoming, Problem> {
-        let Settings { max_upload_bytes: limit, body_idle, body_whole, .. } = *service.settings();
+        let Settings { max_upload_bytes: limit, body_whole, .. } = *service.settings();
+        let source = Source::new(body, service.settings());
         let whole = async {
             match self.form {
-                Form::Multipart { boundary } => multipart(service, body, boundary, limit, body_idle).await,
-                Form::Raw { media_type } => {
-                    raw(service, body, media_type, self.fields, limit, body_idle).await
-                }
+                Form::Multipart { boundary } => multipart(service, source, boundary, limit).await,
+                Form::Raw { media_type } => raw(service, source, media_type, self.fields, limit).await,
             }
         };
         tokio::time::timeout(body_whole, whole).await.unwrap_or_else(|_| Err(too_slow()))
     }
 }
 
+/// The body as it comes in, with a bound on how long it is waited for.
+struct Source<'a> {
+    body: &'a mut Body,
+    idle: Duration,
+    pace: Pace,
+}
+
+impl<'a> Source<'a> {
+    fn new(body: &'a mut Body, settings: &Settings) -> Self {
+        let Settings { body_idle: idle, min_upload_rate: rate, upload_grace: grace, .. } = *settings;
+        Self { body, idle, pace: Pace { rate, grace, bytes: 0, waited: Duration::ZERO } }
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, StreamFault>> {
+        let stopwatch = Stopwatch::start();
+        let chunk = tokio::time::timeout(self.idle.min(self.pace.left()), self.body.next()).await;
+        self.pace.waited += stopwatch.elapsed();
+        match chunk {
+            Err(_) => Some(Err(StreamFault::TooSlow)),
+            Ok(None) => None,
+            Ok(Some(Err(_))) => Some(Err(StreamFault::Broken)),
+            Ok(Some(Ok(chunk))) => {
+                self.pace.bytes += chunk.len() as u64;
+                Some(Ok(chunk))
+            }
+        }
+    }
+}
+
+/// How fast a body must come. Only the time counts that we wait for the client, so that our own disk is not its fault.
+struct Pace {
+    rate: u32,
+    grace: Duration,
+    bytes: u64,
+    waited: Duration,
+}
+
+impl Pace {
+    /// How much longer it may be waited for.
+    fn left(&self) -> Duration {
+        let earned = if self.rate == 0 { Duration::MAX } else { Duration::from_secs(self.bytes) / self.rate };
+        self.grace.saturating_add(earned).saturating_sub(self.waited)
+    }
+}
+
 async fn raw(
     service: &Service,
-    body: &mut Body,
+    mut source: Source<'_>,
     media_type: String,
     fields: Fields,
     limit: u64,
-    idle: Duration,
 ) -> Result<Incoming, Problem> {
     let mut upload = service.receive().await?;
-    while let Some(chunk) = tokio::time::timeout(idle, body.next()).await.map_err(|_| too_slow())? {
-        write(&mut upload, &chunk.map_err(|_| broken())?, limit).await?;
+    while let Some(chunk) = source.next().await {
+        write(&mut upload, &chunk?, limit).await?;
     }
     Ok(Incoming { picture: finish(upload).await?, filename: None, claimed_type: Some(media_type), fields })
 }
 
 async fn multipart(
     service: &Service,
-    body: &mut Body,
+    source: Source<'_>,
     boundary: String,
     limit: u64,
-    idle: Duration,
 ) -> Result<Incoming, Problem> {
     let unparsed = Arc::new(AtomicUsize::new(0));
-    let mut parts = Multipart::new(counted(body, Arc::clone(&unparsed), idle), boundary);
+    let mut parts = Multipart::new(counted(source, Arc::clone(&unparsed)), boundary);
     let mut fields = Fields::default();
     let mut picture = None;
     for _ in 0..MAX_PARTS {
@@ -191,55 +234,51 @@ async fn text(mut part: Field<'_>, name: &str, unparsed: &AtomicUsize) -> Result
 }
 
 /// The body as the parser takes it, with a bound on how much it may keep.
-fn counted<'a>(
-    body: &'a mut Body,
+fn counted(
+    source: Source<'_>,
     unparsed: Arc<AtomicUsize>,
-    idle: Duration,
-) -> impl Stream<Item = Result<Bytes, StreamFault>> + Send + 'a {
-    futures_util::stream::unfold(body, move |body| {
+) -> impl Stream<Item = Result<Bytes, StreamFault>> + Send {
+    futures_util::stream::unfold(source, move |mut source| {
         let unparsed = Arc::clone(&unparsed);
         async move {
-            let item = match tokio::time::timeout(idle, body.next()).await {
-                Err(_) => Err(StreamFault::TooSlow),
-                Ok(None) => return None,
-                Ok(Some(Err(_))) => Err(StreamFault::Broken),
-                Ok(Some(Ok(chunk))) => {
-                    let before = unparsed.fetch_add(chunk.len(), Ordering::Relaxed);
-                    if before > MAX_UNPARSED_BYTES { Err(StreamFault::Unparsed) } else { Ok(chunk) }
-                }
-            };
-            Some((item, body))
+            let item = source.next().await?.and_then(|chunk| {
+                let before = unparsed.fetch_add(chunk.len(), Ordering::Relaxed);
+                if before > MAX_UNPARSED_BYTES { Err(StreamFault::Unparsed) } else { Ok(chunk) }
+            });
+            Some((item, source))
         }
     })
 }
 
 /// Why the parser gets no more of the body; it hands this back inside its own error.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, Copy, thiserror::Error)]
 enum StreamFault {
     #[error("the body came too slowly")]
     TooSlow,
-    #[error("the connection broke")]
+    #[error("the connection broke before the body's end")]
     Broken,
     #[error("a part header of more than {MAX_UNPARSED_BYTES} bytes")]
     Unparsed,
 }
 
 fn malformed(error: &multer::Error) -> Problem {
-    if let multer::Error::StreamReadFailed(cause) = error {
-        match cause.downcast_ref::<StreamFault>() {
-            Some(StreamFault::TooSlow) => return too_slow(),
-            Some(StreamFault::Broken) => return broken(),
-            Some(fault @ StreamFault::Unparsed) => {
-                return Problem::of(Code::MalformedMultipart).with_detail(fault.to_string());
-            }
-            None => {}
-        }
+    if let multer::Error::StreamReadFailed(cause) = error
+        && let Some(fault) = cause.downcast_ref::<StreamFault>()
+    {
+        return (*fault).into();
     }
     Problem::of(Code::MalformedMultipart).with_detail(error.to_string())
 }
 
-fn broken() -> Problem {
-    Problem::of(Code::MalformedMultipart).with_detail("the connection broke before the body's end")
+impl From<StreamFault> for Problem {
+    fn from(fault: StreamFault) -> Self {
+        match fault {
+            StreamFault::TooSlow => too_slow(),
+            StreamFault::Broken | StreamFault::Unparsed => {
+                Self::of(Code::MalformedMultipart).with_detail(fault.to_string())
+            }
+        }
+    }
 }
 
 fn too_slow() -> Problem {

@@ -27,6 +27,12 @@ pub enum ServiceError {
         /// How many may wait.
         capacity: u64,
     },
+    /// As many uploads are under way as may be.
+    #[error("{limit} uploads are under way, which is as many as may be")]
+    TooManyUploads {
+        /// How many may be.
+        limit: u64,
+    },
     /// The service is stopping.
     #[error("the service is stopping and takes no new jobs")]
     Stopping,

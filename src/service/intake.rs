@@ -11,6 +11,7 @@ use crate::domain::client::ClientId;
 /// Uploads under way.
 pub(super) struct Intake {
     capacity: u64,
+    max_uploads: u64,
     receiving: Arc<AtomicU64>,
     keys: Arc<Mutex<HashSet<(ClientId, String)>>>,
 }
@@ -27,8 +28,8 @@ pub struct KeyInUse {
 }
 
 impl Intake {
-    pub(super) fn new(capacity: u64) -> Self {
-        Self { capacity, receiving: Arc::default(), keys: Arc::default() }
+    pub(super) fn new(capacity: u64, max_uploads: u64) -> Self {
+        Self { capacity, max_uploads, receiving: Arc::default(), keys: Arc::default() }
     }
 
     /// `waiting` counts the jobs that wait by now.
@@ -37,6 +38,9 @@ impl Intake {
         // is the reverse: it may be seen twice for a moment, but never not at all.
         let mut receiving = self.receiving.load(Ordering::Acquire);
         while receiving.saturating_add(waiting()) < self.capacity {
+            if receiving >= self.max_uploads {
+                return Err(ServiceError::TooManyUploads { limit: self.max_uploads });
+            }
             match self.receiving.compare_exchange(
                 receiving,
                 receiving + 1,
@@ -97,7 +101,7 @@ mod tests {
 
     #[test]
     fn slots_and_waiting_jobs_share_the_capacity() {
-        let intake = Intake::new(3);
+        let intake = Intake::new(3, 3);
         let first = intake.reserve(|| 1).unwrap();
         let _second = intake.reserve(|| 1).unwrap();
         assert!(matches!(intake.reserve(|| 1), Err(ServiceError::QueueFull { capacity: 3 })));
@@ -107,8 +111,18 @@ mod tests {
     }
 
     #[test]
+    fn uploads_have_a_bound_of_their_own() {
+        let intake = Intake::new(3, 1);
+        let held = intake.reserve(|| 0).unwrap();
+        assert!(matches!(intake.reserve(|| 0), Err(ServiceError::TooManyUploads { limit: 1 })));
+        assert!(matches!(intake.reserve(|| 2), Err(ServiceError::QueueFull { capacity: 3 })));
+        drop(held);
+        assert!(intake.reserve(|| 2).is_ok());
+    }
+
+    #[test]
     fn many_at_once_never_exceed_the_capacity() {
-        let intake = Intake::new(10);
+        let intake = Intake::new(10, 100);
         let slots: Vec<_> = std::thread::scope(|scope| {
             let takers: Vec<_> = (0..8)
                 .map(|_| scope.spawn(|| (0..5).filter_map(|_| intake.reserve(|| 0).ok()).collect::<Vec<_>>()))
@@ -120,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_key_is_held_once_for_each_client() {
-        let intake = Intake::new(1);
+        let intake = Intake::new(1, 1);
         let held = intake.hold_key(&ClientId::dev(), "k").unwrap();
         assert!(matches!(intake.hold_key(&ClientId::dev(), "k"), Err(ServiceError::IdempotencyKeyInFlight)));
         drop(held);

@@ -2,8 +2,9 @@
 
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 
-use crate::support::{App, form, picture, text};
+use crate::support::{App, announce, answer, form, picture, text};
 
 async fn submit(app: &App, key: &str, picture: Vec<u8>, fields: &[(&str, &str)]) -> Response {
     let request = app.http.post(app.url("/v1/jobs")).header("idempotency-key", key);
@@ -32,6 +33,28 @@ async fn the_same_key_finds_the_same_job_also_after_a_restart() {
     }
     // Four blobs of the one job: what the repeated requests brought is gone.
     assert_eq!(app.files().len(), 4, "{:?}", app.files());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_whose_upload_is_under_way_is_a_conflict_until_that_has_ended() {
+    let app = App::start().await;
+    let body = picture::jpeg(30, 20);
+    let headers =
+        format!("Content-Length: {}\r\nIdempotency-Key: k-3\r\nExpect: 100-continue\r\n", body.len());
+    let mut first = announce(&app, "image/jpeg", &headers).await;
+    // The body is asked for, so the key is held.
+    assert!(answer(&mut first).await.starts_with("HTTP/1.1 100"));
+
+    let second = submit(&app, "k-3", body.clone(), &[]).await;
+    assert_eq!(second.status(), StatusCode::CONFLICT);
+    assert_eq!(second.json::<Value>().await.unwrap()["code"], "idempotency-key-in-flight");
+
+    first.write_all(&body).await.unwrap();
+    assert!(answer(&mut first).await.starts_with("HTTP/1.1 202"));
+    let third = submit(&app, "k-3", body, &[]).await;
+    assert_eq!(third.status(), StatusCode::ACCEPTED);
+    assert_eq!(third.headers()["idempotency-replayed"], "true");
     app.stop().await;
 }
 

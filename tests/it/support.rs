@@ -16,6 +16,8 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 pub mod picture;
 pub mod receiver;
@@ -167,6 +169,21 @@ pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
         .pointer(pointer)
         .and_then(Value::as_str)
         .unwrap_or_else(|| panic!("no text at {pointer} in {value}"))
+}
+
+/// Sends the head of an upload: its type, and further header lines.
+pub async fn announce(app: &App, media_type: &str, headers: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(app.address()).await.unwrap();
+    let head = format!("POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: {media_type}\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+/// What comes first in answer.
+pub async fn answer(stream: &mut TcpStream) -> String {
+    let mut buffer = vec![0; 4096];
+    let n = bounded(stream.read(&mut buffer)).await.unwrap();
+    String::from_utf8_lossy(&buffer[..n]).into_owned()
 }
 
 /// The result, or a failed test when it takes too long.
