@@ -20,6 +20,7 @@ use crate::domain::id::{DeliveryId, JobId, WorkerId};
 use crate::domain::job::{Artifact, Job, JobError, JobStatus, NewJob, TransitionError};
 
 mod audit;
+pub mod memory;
 pub mod sled;
 
 /// The named use-cases that an engine implements.
