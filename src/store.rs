@@ -20,6 +20,7 @@ use crate::domain::id::{DeliveryId, JobId, WorkerId};
 use crate::domain::job::{Artifact, Job, JobError, JobStatus, NewJob, TransitionError};
 
 mod audit;
+pub mod memory;
 pub mod sled;
 
 /// The named use-cases that an engine implements.
@@ -113,9 +114,9 @@ pub trait Store: Send + Sync + 'static {
     /// Up to `limit` events of a job whose `seq` is greater than `after`, in order.
     async fn events_of(&self, job: JobId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError>;
 
-    /// Removes jobs whose time to be purged has come, up to `limit` of them, each with all that belongs to it:
-    /// events, deliveries, attempts, idempotency key. Their pictures are listed as [`Garbage`] in the same commit.
-    /// A job with a callback that is still on its way is kept until that has ended.
+    /// Looks at up to `limit` jobs whose time to be purged has come, oldest time first, and removes them, each with
+    /// all that belongs to it: events, deliveries, attempts, idempotency key. Their pictures are listed as [`Garbage`]
+    /// in the same commit. A job with a callback that is still on its way is kept and looked at again an hour later.
     async fn purge(&self, limit: usize, now: Timestamp) -> Result<Purged, StoreError>;
 
     /// Up to `limit` purged jobs whose pictures are still to be removed.

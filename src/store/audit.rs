@@ -70,7 +70,8 @@ impl Audit {
             }
         }
         let shown = job.callback.as_ref().and_then(|callback| callback.latest);
-        let latest = deliveries.iter().map(|(delivery, _)| delivery.progress()).next_back();
+        let latest = deliveries.iter().max_by_key(|(delivery, _)| delivery.event_seq);
+        let latest = latest.map(|(delivery, _)| delivery.progress());
         if shown != latest {
             self.fault(format!("{id} shows its callback as {shown:?}, and it is {latest:?}"));
         }

@@ -83,11 +83,14 @@ pub(super) fn get(engine: &Engine, id: DeliveryId) -> Result<Option<Delivery>, S
 
 pub(super) fn of_job(engine: &Engine, job: JobId) -> Result<Vec<Delivery>, StoreError> {
     let ids = engine.scan(keys::deliveries_of(job)).take(LIST_LIMIT);
-    ids.filter_map(|entry| {
+    let deliveries = ids.filter_map(|entry| {
         let id = entry.and_then(|(key, _)| keys::last_id(&key));
         id.and_then(|id| get(engine, DeliveryId::from_bytes(id))).transpose()
-    })
-    .collect()
+    });
+    let mut deliveries: Vec<_> = deliveries.collect::<Result<_, _>>()?;
+    // Ids of the same millisecond are in no order.
+    deliveries.sort_by_key(|delivery| delivery.event_seq);
+    Ok(deliveries)
 }
 
 pub(super) fn attempts(engine: &Engine, delivery: DeliveryId) -> Result<Vec<Attempt>, StoreError> {

@@ -23,19 +23,20 @@ const ORIGINAL: &str = "original";
 pub(super) fn purge(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<Purged, StoreError> {
     let mut purged = Purged::default();
     let mut left = KEYS_AT_ONCE;
-    for key in tx.keys(keys::due(keys::JOB_PURGE, now), limit.saturating_add(1))? {
-        if purged.jobs == limit || left == 0 {
-            purged.more = true;
+    for key in tx.keys(keys::due(keys::JOB_PURGE, now), limit)? {
+        if left == 0 {
             break;
         }
         if tx.take_entry(&key, |tx, id| purge_job(tx, JobId::from_bytes(id), &mut left, now))? == Some(true) {
             purged.jobs += 1;
         }
     }
-    if purged.jobs > 0 {
+    // Also when it is only the events of a job that have gone.
+    if left < KEYS_AT_ONCE {
         let last_seq = tx.last_seq();
         tx.put(keys::LAST_SEQ.to_vec(), &last_seq)?;
     }
+    purged.more = !tx.keys(keys::due(keys::JOB_PURGE, now), 1)?.is_empty();
     Ok(purged)
 }
 
