@@ -88,6 +88,17 @@ impl Stopwatch {
         Self(Instant::now())
     }
 
+    /// A watch that was started so long ago.
+    #[cfg(test)]
+    #[expect(
+        clippy::disallowed_methods,
+        clippy::unwrap_used,
+        reason = "this is the one place; a machine that was just started has no such past"
+    )]
+    pub(crate) fn started_before(ago: Duration) -> Self {
+        Self(Instant::now().checked_sub(ago).unwrap())
+    }
+
     /// The time since the start.
     #[must_use]
     pub fn elapsed(&self) -> Duration {

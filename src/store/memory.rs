@@ -522,7 +522,12 @@ impl Books {
             .deliveries
             .values()
             .map(|delivery| pending_until(delivery).or_else(|| delivery.lease.map(|lease| lease.until)));
-        NextDue { job: jobs.flatten().min(), delivery: deliveries.flatten().min() }
+        let deadlines = self.jobs.values().filter(|job| !job.status.is_terminal());
+        NextDue {
+            job: jobs.flatten().min(),
+            delivery: deliveries.flatten().min(),
+            deadline: deadlines.filter_map(|job| job.deadline_at).min(),
+        }
     }
 
     fn deliveries_of(&self, job: JobId) -> Vec<Delivery> {

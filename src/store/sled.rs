@@ -2,6 +2,7 @@
 //!
 //! - `engine`: three calls (get, scan, commit a batch) and opening; the only file that knows sled.
 //! - `writer`: the one thread that changes anything; group commit. `space`: room on the disk for it.
+//!   `watchdog`: ends the process when it hangs.
 //! - `keys`, `records`: what is on disk.
 //! - `jobs`, `deliveries`, `purge`: the use-cases, as plain code over a batch in the making.
 //! - `audit`: whether all of it fits together. `upgrade`: from older layouts.
@@ -37,6 +38,7 @@ mod purge;
 mod records;
 mod space;
 mod upgrade;
+mod watchdog;
 mod writer;
 
 pub use engine::OpenError;

@@ -5,11 +5,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use darkroom::blobs::Blobs;
 use darkroom::clock::Clock;
-use darkroom::store::Store;
 use darkroom::store::sled::{OpenError, Options, SledStore};
+use darkroom::store::{Policy, Store};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -60,9 +61,12 @@ pub fn run() {
 pub fn open(folder: &Path) -> Result<(Arc<dyn Store>, Blobs), OpenError> {
     let failed = |source| OpenError::Folder { path: folder.to_owned(), source };
     std::fs::create_dir_all(folder).map_err(failed)?;
-    let options = Options { cache_bytes: 64 * 1024 * 1024, source: "https://darkroom.example".to_owned() };
+    let month = Duration::from_secs(30 * 24 * 60 * 60);
+    let source = "https://darkroom.example".to_owned();
+    let policy = Policy { source, keep_finished: month, keep_deleted: month };
+    let options = Options { cache_bytes: 64 * 1024 * 1024, policy };
     let store = SledStore::open(&folder.join("store"), options, Clock::system().now())?;
-    Ok((Arc::new(store), Blobs::open(folder).map_err(failed)?))
+    Ok((Arc::new(store), Blobs::open(folder, 0).map_err(failed)?))
 }
 
 /// Says something to the process that started this one; when nobody listens any more, there is no reason to go on.

@@ -9,7 +9,7 @@ use darkroom::domain::delivery::{
 use darkroom::domain::event::{Event, EventKind};
 use darkroom::domain::id::{DeliveryId, EventId, JobId};
 use darkroom::domain::image::{Format, Variant};
-use darkroom::domain::job::{Artifact, Callback, Input, Job, JobError, JobStatus, NewJob};
+use darkroom::domain::job::{Artifact, Callback, Input, Job, JobError, JobStatus, NewJob, Priority};
 use darkroom::store::{Ending, Idempotency, Submission};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,9 @@ pub fn submission(id: JobId) -> Submission {
         },
         variants: Variant::defaults(),
         callback: callback(id),
+        priority: Priority::Normal,
+        start_at: None,
+        deadline_ms: None,
         tags: (0..4).map(|tag| text(&id, &format!("tag {tag}"), 64)).collect(),
         metadata: Some(metadata(id)),
     };
@@ -119,7 +122,7 @@ pub fn ending(job: &Job, now: Timestamp) -> Ending {
     match chance(&job.id, "ending", 8) {
         0 => Ending::Failed(error(false)),
         1 if job.lease_token == 1 => Ending::RetryAt(error(true), now),
-        2 if job.lease_token == 1 => Ending::GivenBack,
+        2 if job.lease_token == 1 => Ending::GivenBack(None),
         _ => Ending::Completed,
     }
 }

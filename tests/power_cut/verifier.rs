@@ -61,6 +61,11 @@ async fn verify(store: Arc<dyn Store>, blobs: &Blobs, said: &[Said]) -> Report {
             books.check_log(torn);
             books.check_deliveries(torn);
             books.check_pictures(blobs, torn).await;
+            // Before what follows claims and submits.
+            match store.audit().await {
+                Ok(audit) => torn.extend(audit.faults),
+                Err(error) => torn.push(format!("the audit fails: {error:?}")),
+            }
             for result in [
                 books.check_keys(store.as_ref(), torn).await,
                 books.check_lists(store.as_ref(), torn).await,
@@ -147,6 +152,8 @@ impl Books {
                 // Opening has freed it.
                 JobStatus::Processing => false,
                 JobStatus::Queued => job.lease.is_none(),
+                // The writer cancels none.
+                JobStatus::Cancelled => false,
             };
             let ended = job.finished_at.is_some() == job.status.is_terminal();
             expect(fits && ended, torn, || format!("{} is {:?} by half: {job:?}", job.id, job.status));
@@ -170,11 +177,7 @@ impl Books {
             expect(snapshot, torn, || format!("event {} tells of a job that is not there", event.seq));
         }
         for job in self.jobs.values() {
-            let ending = match job.status {
-                JobStatus::Completed => Some(EventKind::JobCompleted),
-                JobStatus::Failed => Some(EventKind::JobFailed),
-                JobStatus::Queued | JobStatus::Processing => None,
-            };
+            let ending = job.status.ending();
             let started = job.started_at.map(|_| EventKind::JobStarted);
             let story: Vec<_> = [Some(EventKind::JobQueued), started, ending].into_iter().flatten().collect();
             let told = told.get(&job.id).map_or(&[][..], Vec::as_slice);
@@ -300,14 +303,15 @@ impl Books {
 
 /// All jobs, or all that stand at `status`.
 async fn list(store: &dyn Store, status: Option<JobStatus>) -> Result<Vec<Job>, StoreError> {
+    let mut query = JobQuery { client: Some(ClientId::dev()), status, limit: PAGE, ..JobQuery::default() };
     let mut jobs: Vec<Job> = Vec::new();
     loop {
-        let before = jobs.last().map(|job| job.id);
-        let page = store.jobs(JobQuery { client: ClientId::dev(), status, before, limit: PAGE }).await?;
-        if page.is_empty() {
+        let page = store.jobs(query.clone()).await?;
+        jobs.extend(page.jobs);
+        if page.next.is_none() {
             return Ok(jobs);
         }
-        jobs.extend(page);
+        query.before = page.next;
     }
 }
 

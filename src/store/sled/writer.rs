@@ -18,6 +18,7 @@ use super::engine::{Engine, Entry, Writes};
 use super::keys::{self, Key};
 use super::records::{self, Indexed, Record};
 use super::space::{Room, Space};
+use super::watchdog::Watchdog;
 use crate::store::{Paused, Policy, Signals, StoreError};
 
 /// Steps that may wait in front of the thread; who comes later waits for room.
@@ -87,10 +88,11 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn start(shared: Arc<Shared>, space: Space) -> std::io::Result<Self> {
+        let watchdog = Watchdog::start()?;
         let (commands, received) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
             // sled panics where others return errors. What its memory holds then is not to be trusted.
-            if catch_unwind(AssertUnwindSafe(|| run(&shared, space, received))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| run(&shared, space, &watchdog, received))).is_err() {
                 abort("go on", &StoreError::Closed);
             }
         })?;
@@ -162,7 +164,7 @@ fn prepare<T: Send + 'static>(
     (step, answer)
 }
 
-fn run(shared: &Shared, mut space: Space, mut commands: mpsc::Receiver<Command>) {
+fn run(shared: &Shared, mut space: Space, watchdog: &Watchdog, mut commands: mpsc::Receiver<Command>) {
     let mut cursor =
         Cursor { next_seq: *shared.signals.events.borrow() + 1, turn: keys::all(keys::JOB_READY).start };
     while let Some(Command::Run(durability, step)) = commands.blocking_recv() {
@@ -184,7 +186,7 @@ fn run(shared: &Shared, mut space: Space, mut commands: mpsc::Receiver<Command>)
             }
         }
         cursor = tx.cursor.clone();
-        commit(shared, tx, synced);
+        watchdog.watch(|| commit(shared, tx, synced));
         for answer in answers {
             answer();
         }
@@ -193,7 +195,7 @@ fn run(shared: &Shared, mut space: Space, mut commands: mpsc::Receiver<Command>)
         }
     }
     // What was only written is synced too before the process goes.
-    sync_or_abort(&shared.engine);
+    watchdog.watch(|| sync_or_abort(&shared.engine));
 }
 
 /// Commits, syncs, and tells those who wait for a change.
@@ -229,7 +231,7 @@ fn sync_or_abort(engine: &Engine) {
     }
 }
 
-fn abort(what: &str, error: &(dyn std::error::Error + 'static)) -> ! {
+pub(super) fn abort(what: &str, error: &(dyn std::error::Error + 'static)) -> ! {
     tracing::error!(
         error,
         "the store could not {what}; the process ends so that nothing unsafe is acknowledged"
