@@ -14,10 +14,12 @@ use self::resource::Resource;
 use crate::service::Service;
 
 mod body;
+mod connection;
 mod deliveries;
 mod envelope;
 mod events;
 mod jobs;
+mod local;
 mod problem;
 mod query;
 mod resource;

@@ -16,6 +16,7 @@ const RETRY_WHEN_FULL: Duration = Duration::from_secs(5);
 /// The kinds of problems, each with a page under `/problems/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Code {
+    NotLocal,
     RouteNotFound,
     NotFound,
     MethodNotAllowed,
@@ -49,7 +50,9 @@ pub(super) struct Row {
 
 /// The catalogue, in the order of [`Code`].
 #[rustfmt::skip]
-pub(super) const CATALOGUE: [Row; 20] = [
+pub(super) const CATALOGUE: [Row; 21] = [
+    Row { code: Code::NotLocal, status: S::FORBIDDEN, slug: "not-local", title: "The request is not from this machine to this machine",
+          advice: "Without API keys, only requests whose Host and Origin are localhost are answered; server.public_base_url names another host." },
     Row { code: Code::RouteNotFound, status: S::NOT_FOUND, slug: "route-not-found", title: "There is nothing at this URL",
           advice: "Start at / and follow the links." },
     Row { code: Code::NotFound, status: S::NOT_FOUND, slug: "not-found", title: "There is no such resource",

@@ -15,6 +15,7 @@
 mod bad_input;
 mod callbacks;
 mod cli;
+mod connections;
 mod crash;
 mod idempotency;
 mod jobs;

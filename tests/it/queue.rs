@@ -10,7 +10,7 @@ use crate::support::{App, bounded, picture};
 /// What comes first when a client announces a large picture and waits for `100 Continue`.
 async fn answer_to_expect(app: &App) -> String {
     let mut stream = TcpStream::connect(app.address()).await.unwrap();
-    let head = "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 5000000\r\n\
+    let head = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 5000000\r\n\
                 Expect: 100-continue\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut buffer = vec![0; 4096];
@@ -26,7 +26,7 @@ async fn a_full_queue_refuses_before_the_upload_and_takes_again_when_there_is_ro
     let mut held = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(app.address()).await.unwrap();
-        let head = "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 50\r\n\
+        let head = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 50\r\n\
                     Expect: 100-continue\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut buffer = [0; 64];

@@ -50,6 +50,14 @@ impl App {
         Self { running, http: Client::builder().no_proxy().timeout(BOUND).build().unwrap(), folder }
     }
 
+    /// With a client that uses each connection once. One that is kept may be closed by the server just when the
+    /// client takes it up again, which happens when idle connections are closed early.
+    pub async fn with_fresh_connections(flags: Flags<'_>) -> Self {
+        let app = Self::with(flags, Clock::system()).await;
+        let http = Client::builder().no_proxy().timeout(BOUND).pool_max_idle_per_host(0).build().unwrap();
+        Self { http, ..app }
+    }
+
     pub async fn stop(self) -> TempDir {
         bounded(self.running.shutdown()).await;
         self.folder
