@@ -1,5 +1,6 @@
 //! Accepting a job: check everything, make the picture durable, then commit.
 
+use std::fmt;
 use std::io::BufReader;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ const MAX_TAG_BYTES: usize = 64;
 const MAX_FILENAME_CHARS: usize = 255;
 
 /// The fields beside the picture, as text.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Default, Clone, PartialEq, Eq)]
 pub struct Fields {
     /// Where to post events.
     pub callback_url: Option<String>,
@@ -45,6 +46,18 @@ pub struct Fields {
     pub tags: Option<String>,
     /// A JSON object.
     pub metadata: Option<String>,
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { callback_url, callback_events, callback_secret: _, tags, metadata } = self;
+        f.debug_struct("Fields")
+            .field("callback_url", callback_url)
+            .field("callback_events", callback_events)
+            .field("tags", tags)
+            .field("metadata", metadata)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A request for a job, received whole.
@@ -299,6 +312,12 @@ mod tests {
             ("metadata", "not_an_object"),
         ];
         assert_eq!(codes(&fields), expected.map(|(field, code)| (field.to_owned(), code)));
+    }
+
+    #[test]
+    fn a_secret_does_not_show() {
+        let fields = Fields { callback_secret: Some("whsec_MfKQ".to_owned()), ..Fields::default() };
+        assert!(!format!("{fields:?}").contains("MfKQ"));
     }
 
     #[test]
