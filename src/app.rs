@@ -151,7 +151,7 @@ impl Running {
     /// Stops: takes nothing new, ends or gives back what is under way before the deadline, and closes the store.
     pub async fn shutdown(mut self) {
         tracing::info!("stopping");
-        self.service.stop_intake();
+        self.service.stop();
         self.stop.cancel();
         self.workers.stop();
         // The server keeps to the drain's deadline by itself; what it then cuts off needs a moment to end.

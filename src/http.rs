@@ -14,14 +14,17 @@ use self::resource::Resource;
 use crate::service::Service;
 
 mod body;
+mod conditional;
 mod connection;
 mod deliveries;
 mod envelope;
 mod events;
 mod jobs;
 mod local;
+mod prefer;
 mod problem;
 mod query;
+mod represent;
 mod resource;
 mod root;
 pub mod server;

@@ -1,9 +1,11 @@
 //! The use-cases. Everything that starts work (a request, an operator, time) drives these, and only these.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::blobs::Blobs;
 use crate::clock::Clock;
@@ -23,6 +25,7 @@ pub mod process;
 pub mod read;
 pub mod submit;
 pub mod view;
+pub mod wait;
 
 pub use error::ServiceError;
 
@@ -84,7 +87,8 @@ pub struct Service {
     worker: WorkerId,
     intake: intake::Intake,
     progress: Mutex<HashMap<JobId, view::Progress>>,
-    ready: AtomicBool,
+    stopping: CancellationToken,
+    waiters: Semaphore,
 }
 
 impl Service {
@@ -96,7 +100,8 @@ impl Service {
         Self {
             intake: intake::Intake::new(settings.queue_capacity),
             progress: Mutex::default(),
-            ready: AtomicBool::new(true),
+            stopping: CancellationToken::new(),
+            waiters: Semaphore::new(wait::MAX_WAITERS),
             store,
             blobs,
             imaging,
@@ -133,15 +138,15 @@ impl Service {
         self.imaging.threads()
     }
 
-    /// Takes no more jobs in; what was accepted goes on.
-    pub fn stop_intake(&self) {
-        self.ready.store(false, std::sync::atomic::Ordering::Release);
+    /// Takes no more jobs in, and lets nobody wait for one; what was accepted goes on.
+    pub fn stop(&self) {
+        self.stopping.cancel();
     }
 
     /// Whether jobs are taken in.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready.load(std::sync::atomic::Ordering::Acquire)
+        !self.stopping.is_cancelled()
     }
 
     /// How far a running job is; `None` when it does not run here.

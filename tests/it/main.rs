@@ -15,6 +15,7 @@
 mod bad_input;
 mod callbacks;
 mod cli;
+mod conditional;
 mod connections;
 mod crash;
 mod idempotency;
