@@ -6,33 +6,37 @@
 //!         given back at the deadline ─► the store commits what waits, and closes
 //! ```
 
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::JoinError;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::blobs::Blobs;
-use crate::clock::{Clock, entropy};
+use self::files::Files;
+use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::secret::SigningSecret;
 use crate::http::server::{Bounds, serve};
 use crate::imaging::Pool;
 use crate::notify::webhook::guard::{Guard, GuardPolicy};
 use crate::notify::webhook::sender::{Sender, SenderConfig, SenderError};
 use crate::service::{Parts, Service, Settings};
-use crate::store::sled::{OpenError, Options, SledStore};
-use crate::store::{Policy, Store};
-use crate::worker::Workers;
+use crate::store::Store;
+use crate::store::sled::OpenError;
+use crate::worker::{Supervised, Workers};
+
+mod files;
 
 /// What an attempt's lease exceeds its deadline by: the time to record it.
 const SETTLE_MARGIN: Duration = Duration::from_secs(15);
 /// What is left after the drain's deadline for what was cut off to be given back.
 const GIVE_BACK_TIME: Duration = Duration::from_secs(2);
+/// For the store to sync and close: an acknowledged change is on disk already, so a disk that hangs here costs nothing.
+const CLOSE_TIME: Duration = Duration::from_secs(10);
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,9 @@ pub enum StartError {
     /// The file with the signing secret holds none.
     #[error("{} does not hold a signing secret (whsec_…)", .0.display())]
     SigningSecret(PathBuf),
+    /// A fault of ours.
+    #[error("the data folder could not be opened")]
+    Opening(#[source] JoinError),
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -74,7 +81,7 @@ pub struct Running {
     service: Arc<Service>,
     store: Arc<dyn Store>,
     workers: Workers,
-    server: JoinHandle<()>,
+    server: Supervised,
     stop: CancellationToken,
     drain_timeout: Duration,
 }
@@ -96,9 +103,8 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     });
     let sender = Sender::new(guard.clone(), &sender_config(&config))?;
     let (opened, url, opening) = (config.clone(), base_url.clone(), clock.clone());
-    let files = tokio::task::spawn_blocking(move || open_files(&opened, url, &opening));
-    let Files { store, blobs, signing_secret } =
-        files.await.map_err(|error| listen(io::Error::other(error)))??;
+    let files = tokio::task::spawn_blocking(move || files::open(&opened, url, &opening));
+    let Files { store, blobs, signing_secret } = files.await.map_err(StartError::Opening)??;
     let store: Arc<dyn Store> = Arc::new(store);
     let imaging = Pool::new(config.imaging.thread_count()).map_err(StartError::Imaging)?;
     let parts = Parts { store: Arc::clone(&store), blobs, imaging, guard, sender, clock, signing_secret };
@@ -113,13 +119,13 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let drain_timeout = Duration::from_millis(config.server.drain_timeout_ms);
     let bounds = Bounds {
         header_timeout: Duration::from_millis(config.server.header_timeout_ms),
+        write_timeout: Duration::from_millis(config.server.write_timeout_ms),
         max_connections: config.server.max_connections,
         drain_timeout,
+        local_only: config.dev,
     };
-    let server = tokio::spawn({
-        let (service, stop) = (Arc::clone(&service), stop.clone());
-        async move { serve(listener, &service, bounds, stop).await }
-    });
+    let server = serve(listener, Arc::clone(&service), bounds, stop.clone());
+    let server = Supervised::spawn("the HTTP server", server);
     tracing::info!(base_url, data_dir = %config.storage.data_dir.display(), "started");
     Ok(Running { local_url, base_url, service, store, workers, server, stop, drain_timeout })
 }
@@ -137,24 +143,39 @@ impl Running {
         &self.base_url
     }
 
+    /// Returns when a part that should run until [`Running::shutdown`] has ended before it, and which; only a
+    /// fault of ours brings that about. What is left is half a service, and should be shut down.
+    pub async fn failed(&mut self) -> &'static str {
+        tokio::select! {
+            name = self.server.failed() => name,
+            name = self.workers.failed() => name,
+        }
+    }
+
     /// Stops: takes nothing new, ends or gives back what is under way before the deadline, and closes the store.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         tracing::info!("stopping");
-        self.service.stop_intake();
+        self.service.stop();
         self.stop.cancel();
         self.workers.stop();
-        let drained = async {
-            // The server keeps to the same deadline by itself.
-            let _ = self.server.await;
-            self.workers.stopped().await;
+        // The server keeps to the drain's deadline by itself; what it then cuts off needs a moment to end.
+        let served = timeout(self.drain_timeout + GIVE_BACK_TIME, self.server.stopped());
+        let worked = async {
+            if timeout(self.drain_timeout, self.workers.stopped()).await.is_err() {
+                tracing::warn!("the time to drain is up; attempts that are still under way are given back");
+                self.workers.cut_off();
+                let _ = timeout(GIVE_BACK_TIME, self.workers.stopped()).await;
+            }
         };
-        if tokio::time::timeout(self.drain_timeout, drained).await.is_err() {
-            tracing::warn!("the time to drain is up; attempts that are still under way are given back");
-            self.workers.cut_off();
-            let _ = tokio::time::timeout(GIVE_BACK_TIME, self.workers.stopped()).await;
-        }
-        self.store.close().await;
+        let _ = tokio::join!(served, worked);
+        within(CLOSE_TIME, self.store.close()).await;
         tracing::info!("stopped");
+    }
+}
+
+async fn within(limit: Duration, closing: impl Future<Output = ()>) {
+    if timeout(limit, closing).await.is_err() {
+        tracing::error!("the store does not close in time; the process ends without it");
     }
 }
 
@@ -186,56 +207,35 @@ fn settings(config: &Config, base_url: &str) -> Settings {
     }
 }
 
-/// What lies in the data folder.
-struct Files {
-    store: SledStore,
-    blobs: Blobs,
-    signing_secret: SigningSecret,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
 
-/// The store goes first: its lock keeps a second process from everything else in the folder.
-fn open_files(config: &Config, source: String, clock: &Clock) -> Result<Files, StartError> {
-    let folder = &config.storage.data_dir;
-    let failed = |source| StartError::Data { path: folder.clone(), source };
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let policy = Policy {
-        source,
-        keep_finished: Duration::from_millis(config.retention.finished_ms),
-        keep_deleted: Duration::from_millis(config.retention.deleted_ms),
-    };
-    let options = Options { cache_bytes: config.storage.cache_mib.saturating_mul(1024 * 1024), policy };
-    let store = SledStore::open(&config.storage.store_dir(), options, clock.now())?;
-    let blobs =
-        Blobs::open(folder, config.storage.reserve_mib.saturating_mul(1024 * 1024)).map_err(failed)?;
-    let signing_secret = signing_secret(config)?;
-    Ok(Files { store, blobs, signing_secret })
-}
+    async fn running(folder: &std::path::Path) -> Running {
+        let flags = vec![
+            ("server.listen", "127.0.0.1:0".to_owned()),
+            ("storage.data_dir", folder.display().to_string()),
+        ];
+        let config = Config::load(Sources { dev: true, flags, ..Sources::default() }).unwrap();
+        start(config, Clock::system()).await.unwrap()
+    }
 
-/// The configured secret, or the one that the first start made and kept.
-fn signing_secret(config: &Config) -> Result<SigningSecret, StartError> {
-    let configured = &config.callbacks.signing_secret;
-    let path = config.storage.signing_secret_file();
-    let text = if configured.is_empty() {
-        read_or_make_secret(&path).map_err(|source| StartError::Data { path: path.clone(), source })?
-    } else {
-        configured.clone()
-    };
-    text.trim().parse().map_err(|_| StartError::SigningSecret(path))
-}
+    #[tokio::test]
+    async fn a_store_that_does_not_close_is_not_waited_for() {
+        within(Duration::from_millis(1), std::future::pending()).await;
+    }
 
-fn read_or_make_secret(path: &Path) -> io::Result<String> {
-    match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let secret = SigningSecret::from_entropy(entropy()).expose_text();
-            let mut options = std::fs::File::options();
-            options.write(true).create_new(true);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let mut file = options.open(path)?;
-            file.write_all(format!("{secret}\n").as_bytes())?;
-            file.sync_all()?;
-            Ok(secret)
-        }
-        other => other,
+    #[tokio::test]
+    async fn a_server_that_panics_is_noticed_and_the_rest_shuts_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut half = running(folder.path()).await;
+        let panicking = Supervised::spawn("a server with a bug", async { panic!("a bug of ours") });
+        let mut server = std::mem::replace(&mut half.server, panicking);
+        assert_eq!(half.failed().await, "a server with a bug");
+        half.shutdown().await;
+        server.stopped().await;
+        // The store was closed: the folder is free.
+        running(folder.path()).await.shutdown().await;
     }
 }

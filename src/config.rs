@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,11 +28,22 @@ format = "text"
 
 /// What the environment's keys begin with.
 const ENV_PREFIX: &str = "DARKROOM";
+/// The command line's own variables.
+const OTHER_VARIABLES: [&str; 3] = ["DARKROOM_URL", "DARKROOM_TOKEN", "DARKROOM_SECRET"];
+/// What those of the tests begin with.
+const OTHER_PREFIXES: [&str; 2] = ["DARKROOM_TEST_", "DARKROOM_POWER_"];
+
+/// Times beyond it are mistakes, and arithmetic with them stays in range.
+const DAY_MS: u64 = 24 * 3600 * 1000;
+const YEAR_MS: u64 = 366 * DAY_MS;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// `--dev`: no API keys, so nobody but this machine.
+    #[serde(skip)]
+    pub dev: bool,
     /// The HTTP server.
     pub server: Server,
     /// What lasts.
@@ -56,6 +68,7 @@ pub struct Server {
     pub listen: SocketAddr,
     pub public_base_url: String,
     pub header_timeout_ms: u64,
+    pub write_timeout_ms: u64,
     pub body_idle_timeout_ms: u64,
     pub body_timeout_ms: u64,
     pub max_uploads: u64,
@@ -159,7 +172,7 @@ pub enum LogFormat {
 }
 
 /// Where the configuration comes from, besides the defaults.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// `--dev`
     pub dev: bool,
@@ -171,12 +184,34 @@ pub struct Sources {
     pub flags: Vec<(&'static str, String)>,
 }
 
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { dev, file, environment, flags } = self;
+        // A value may be a secret; the names are none.
+        f.debug_struct("Sources")
+            .field("dev", dev)
+            .field("file", file)
+            .field("environment", &environment.keys())
+            .field("flags", &flags.iter().map(|(key, _)| key).collect::<Vec<_>>())
+            .finish()
+    }
+}
+
 /// The configuration cannot be used. The text names the key, not a secret's value.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A source cannot be read, or has an unknown key or a value of the wrong type.
     #[error("configuration: {0}")]
     Read(#[from] config::ConfigError),
+    /// A variable that begins as ours do, and is none of them.
+    #[error(
+        "configuration: the environment variable {name} is unknown; keys of the configuration are written \
+         {ENV_PREFIX}_SECTION__KEY, with two underscores between section and key"
+    )]
+    UnknownVariable {
+        /// Its name.
+        name: String,
+    },
     /// A value is out of range.
     #[error("configuration: {key} {problem}")]
     Invalid {
@@ -190,12 +225,7 @@ pub enum ConfigError {
 impl Config {
     /// Reads all sources and checks the values.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
-        // DARKROOM_URL and DARKROOM_TOKEN are the command line's, not keys of a section.
-        let environment = sources
-            .environment
-            .into_iter()
-            .filter(|(name, _)| name.contains("__"))
-            .collect::<HashMap<_, _>>();
+        let environment = keys_of(sources.environment)?;
         let mut builder = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         if sources.dev {
             builder = builder.add_source(File::from_str(DEV, FileFormat::Toml));
@@ -216,30 +246,51 @@ impl Config {
         for (key, value) in sources.flags {
             builder = builder.set_override(key, value)?;
         }
-        let config: Self = builder.build()?.try_deserialize()?;
+        let config = Self { dev: sources.dev, ..builder.build()?.try_deserialize()? };
         config.validate()?;
         Ok(config)
     }
 
+    /// The numbers that would stop the service, or make it useless, outside of these bounds.
+    #[rustfmt::skip]
+    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 28] {
+        let Self { server, storage, queue, retention, imaging, callbacks, .. } = self;
+        [
+            ("server.header_timeout_ms", server.header_timeout_ms, 1..=DAY_MS),
+            ("server.write_timeout_ms", server.write_timeout_ms, 1..=DAY_MS),
+            ("server.body_idle_timeout_ms", server.body_idle_timeout_ms, 1..=DAY_MS),
+            ("server.body_timeout_ms", server.body_timeout_ms, 1..=DAY_MS),
+            ("server.max_uploads", server.max_uploads, 1..=1_000_000),
+            ("server.max_upload_bytes", server.max_upload_bytes, 1..=1 << 40),
+            ("server.drain_timeout_ms", server.drain_timeout_ms, 0..=DAY_MS),
+            ("server.max_connections", server.max_connections as u64, 1..=1_000_000),
+            ("storage.cache_mib", storage.cache_mib, 1..=1 << 20),
+            ("storage.reserve_mib", storage.reserve_mib, 0..=1 << 30),
+            ("queue.capacity", queue.capacity, 1..=1_000_000_000),
+            ("queue.lease_ms", queue.lease_ms, 1..=YEAR_MS),
+            ("queue.heartbeat_ms", queue.heartbeat_ms, 1..=YEAR_MS),
+            ("queue.max_tries", queue.max_tries.into(), 1..=1000),
+            ("queue.retry_delay_ms", queue.retry_delay_ms, 0..=DAY_MS),
+            ("retention.finished_ms", retention.finished_ms, 0..=100 * YEAR_MS),
+            ("retention.deleted_ms", retention.deleted_ms, 0..=100 * YEAR_MS),
+            ("retention.interval_ms", retention.interval_ms, 1..=DAY_MS),
+            ("imaging.threads", imaging.threads as u64, 0..=1024),
+            ("imaging.max_pixels", imaging.max_pixels, 1..=1 << 40),
+            ("imaging.max_side", imaging.max_side.into(), 1..=1 << 20),
+            ("imaging.max_time_ms", imaging.max_time_ms, 1..=DAY_MS),
+            ("callbacks.timeout_ms", callbacks.timeout_ms, 1..=DAY_MS),
+            ("callbacks.connect_timeout_ms", callbacks.connect_timeout_ms, 1..=DAY_MS),
+            ("callbacks.concurrency", callbacks.concurrency as u64, 1..=100_000),
+            ("callbacks.max_attempts", callbacks.max_attempts.into(), 1..=1000),
+            ("callbacks.retry_initial_ms", callbacks.retry_initial_ms, 1..=YEAR_MS),
+            ("callbacks.retry_max_ms", callbacks.retry_max_ms, 1..=YEAR_MS),
+        ]
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
-        let positive: [(&'static str, u64); 14] = [
-            ("server.header_timeout_ms", self.server.header_timeout_ms),
-            ("server.body_idle_timeout_ms", self.server.body_idle_timeout_ms),
-            ("server.body_timeout_ms", self.server.body_timeout_ms),
-            ("server.max_uploads", self.server.max_uploads),
-            ("server.max_upload_bytes", self.server.max_upload_bytes),
-            ("server.max_connections", self.server.max_connections as u64),
-            ("queue.capacity", self.queue.capacity),
-            ("queue.heartbeat_ms", self.queue.heartbeat_ms),
-            ("queue.max_tries", self.queue.max_tries.into()),
-            ("retention.interval_ms", self.retention.interval_ms),
-            ("callbacks.timeout_ms", self.callbacks.timeout_ms),
-            ("callbacks.concurrency", self.callbacks.concurrency as u64),
-            ("callbacks.max_attempts", self.callbacks.max_attempts.into()),
-            ("callbacks.retry_initial_ms", self.callbacks.retry_initial_ms),
-        ];
-        for (key, value) in positive {
-            require(value > 0, key, || "must be greater than 0".to_owned())?;
+        for (key, value, bounds) in self.bounded() {
+            let (least, most) = (bounds.start(), bounds.end());
+            require(bounds.contains(&value), key, || format!("must be from {least} to {most}"))?;
         }
         require(self.queue.lease_ms >= 2 * self.queue.heartbeat_ms, "queue.lease_ms", || {
             "must be at least twice queue.heartbeat_ms".to_owned()
@@ -249,13 +300,6 @@ impl Config {
             "callbacks.retry_multiplier",
             || "must be from 1 to 100".to_owned(),
         )?;
-        // A year: times beyond it are mistakes, and arithmetic with them stays in range.
-        let year = 366 * 24 * 3600 * 1000;
-        for (key, value) in
-            [("callbacks.retry_max_ms", self.callbacks.retry_max_ms), ("queue.lease_ms", self.queue.lease_ms)]
-        {
-            require(value <= year, key, || "must be at most a year".to_owned())?;
-        }
         let base = self.server.public_base_url.as_str();
         let base_ok = base.is_empty()
             || Url::parse(base)
@@ -266,6 +310,23 @@ impl Config {
         let secret = self.callbacks.signing_secret.as_str();
         let secret_ok = secret.is_empty() || secret.parse::<crate::domain::secret::SigningSecret>().is_ok();
         require(secret_ok, "callbacks.signing_secret", || crate::domain::secret::SecretError.to_string())
+    }
+}
+
+/// The variables that are keys of the configuration. A name that is neither such a key nor known is a mistake,
+/// which must not pass for a setting.
+fn keys_of(environment: HashMap<String, String>) -> Result<HashMap<String, String>, ConfigError> {
+    let is_key = |name: &str| name.contains("__");
+    let is_known = |name: &str| {
+        OTHER_VARIABLES.contains(&name) || OTHER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let ours = |name: &str| name.starts_with(ENV_PREFIX) && name[ENV_PREFIX.len()..].starts_with('_');
+    let mut names: Vec<_> = environment.keys().filter(|name| ours(name)).collect();
+    // The same one is named each time.
+    names.sort_unstable();
+    match names.into_iter().find(|name| !is_key(name) && !is_known(name)) {
+        Some(name) => Err(ConfigError::UnknownVariable { name: name.clone() }),
+        None => Ok(environment.into_iter().filter(|(name, _)| is_key(name) && !is_known(name)).collect()),
     }
 }
 
@@ -380,8 +441,6 @@ mod tests {
         assert!(problem(unknown).contains("capactiy"));
         let missing = Sources { file: Some("no-such-file.toml".into()), ..Sources::default() };
         assert!(problem(missing).contains("no-such-file.toml"));
-        let zero = Sources { flags: vec![("queue.capacity", "0".to_owned())], ..Sources::default() };
-        assert!(problem(zero).contains("queue.capacity must be greater than 0"));
         let lease = Sources { flags: vec![("queue.lease_ms", "1".to_owned())], ..Sources::default() };
         assert!(problem(lease).contains("queue.lease_ms"));
         let secret =
@@ -391,10 +450,45 @@ mod tests {
     }
 
     #[test]
+    fn a_number_out_of_its_bounds_is_named_with_them() {
+        for (key, value, told) in [
+            ("queue.capacity", "0", "from 1 to 1000000000"),
+            ("server.max_connections", "18446744073709551615", "from 1 to 1000000"),
+            ("callbacks.concurrency", "2305843009213693952", "from 1 to 100000"),
+            ("callbacks.connect_timeout_ms", "0", "from 1 to"),
+            ("imaging.max_time_ms", "0", "from 1 to"),
+            ("queue.heartbeat_ms", "9223372036854775808", "from 1 to"),
+            ("server.drain_timeout_ms", "18446744073709551615", "from 0 to"),
+        ] {
+            let text = problem(Sources { flags: vec![(key, value.to_owned())], ..Sources::default() });
+            assert!(text.contains(&format!("configuration: {key} must be {told}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_none_of_ours_is_refused() {
+        let refused =
+            |name: &str| problem(Sources { environment: environment(&[(name, "5")]), ..Sources::default() });
+        for name in ["DARKROOM_QUEUE_CAPACITY", "DARKROOM_TOKNE", "DARKROOM_"] {
+            let text = refused(name);
+            assert!(text.contains(name) && text.contains("DARKROOM_SECTION__KEY"), "{text}");
+        }
+        assert!(refused("DARKROOM__QUEUE__CAPACITY").contains("_queue"));
+        let others =
+            ["DARKROOM_TOKEN", "DARKROOM_SECRET", "DARKROOM_TEST_PYTHON", "DARKROOM_POWER_X__Y", "DARKROOMS"];
+        let others = environment(&others.map(|name| (name, "5")));
+        assert!(Config::load(Sources { environment: others, ..Sources::default() }).is_ok());
+    }
+
+    #[test]
     fn secrets_do_not_show() {
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
         let flags = vec![("callbacks.signing_secret", secret.to_owned())];
-        let config = Config::load(Sources { flags, ..Sources::default() }).unwrap();
+        let environment = environment(&[("DARKROOM_CALLBACKS__SIGNING_SECRET", secret)]);
+        let sources = Sources { flags, environment, ..Sources::default() };
+        let shown = format!("{sources:?}");
+        assert!(!shown.contains("MfKQ") && shown.contains("callbacks.signing_secret"), "{shown}");
+        let config = Config::load(sources).unwrap();
         assert_eq!(config.callbacks.signing_secret, secret);
         assert!(!format!("{config:?}").contains("MfKQ"));
     }

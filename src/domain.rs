@@ -6,6 +6,7 @@
 pub mod client;
 pub mod delivery;
 pub mod event;
+pub mod hex;
 pub mod id;
 pub mod image;
 pub mod job;

@@ -1,7 +1,6 @@
 //! The use-cases. Everything that starts work (a request, an operator, time) drives these, and only these.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ pub mod read;
 pub mod retain;
 pub mod submit;
 pub mod view;
+pub mod wait;
 
 pub use error::ServiceError;
 
@@ -100,7 +100,8 @@ pub struct Service {
     worker: WorkerId,
     intake: intake::Intake,
     running: Mutex<HashMap<JobId, Running>>,
-    ready: AtomicBool,
+    stopping: CancellationToken,
+    waiters: Semaphore,
 }
 
 impl Service {
@@ -112,7 +113,8 @@ impl Service {
         Self {
             intake: intake::Intake::new(settings.queue_capacity, settings.max_uploads),
             running: Mutex::default(),
-            ready: AtomicBool::new(true),
+            stopping: CancellationToken::new(),
+            waiters: Semaphore::new(wait::MAX_WAITERS),
             store,
             blobs,
             imaging,
@@ -149,15 +151,15 @@ impl Service {
         self.imaging.room()
     }
 
-    /// Takes no more jobs in; what was accepted goes on.
-    pub fn stop_intake(&self) {
-        self.ready.store(false, std::sync::atomic::Ordering::Release);
+    /// Takes no more jobs in, and lets nobody wait for one; what was accepted goes on.
+    pub fn stop(&self) {
+        self.stopping.cancel();
     }
 
     /// Whether jobs are taken in.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready.load(std::sync::atomic::Ordering::Acquire)
+        !self.stopping.is_cancelled()
     }
 
     /// Does a step of the store again until the disk has room for it, or the service stops.

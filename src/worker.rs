@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,9 +22,37 @@ mod maintenance;
 /// How long to wait before the next claim after the store failed.
 const RETRY_CLAIM: Duration = Duration::from_secs(1);
 
+/// A task that runs until it is told to stop. It may panic before, and then somebody must notice.
+pub struct Supervised {
+    name: &'static str,
+    task: JoinHandle<()>,
+}
+
+impl Supervised {
+    /// Starts it.
+    pub fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { name, task: tokio::spawn(task) }
+    }
+
+    /// Returns the task's name when it has ended although nothing told it to.
+    pub async fn failed(&mut self) -> &'static str {
+        let cause = (&mut self.task).await.err().map(tracing::field::display);
+        tracing::error!(task = self.name, cause, "a task that should run on has ended");
+        self.name
+    }
+
+    /// Returns when it has ended, or had before.
+    pub async fn stopped(&mut self) {
+        if !self.task.is_finished() {
+            // How it ended matters no more.
+            let _ = (&mut self.task).await;
+        }
+    }
+}
+
 /// The running loops.
 pub struct Workers {
-    tasks: TaskTracker,
+    loops: Vec<Supervised>,
     stop: CancellationToken,
     cut_off: CancellationToken,
 }
@@ -33,33 +62,39 @@ impl Workers {
     /// removed every `maintenance`.
     #[must_use]
     pub fn start(service: &Arc<Service>, attempts: usize, maintenance: Duration) -> Self {
-        let workers = Self {
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            cut_off: CancellationToken::new(),
-        };
-        let jobs = Jobs { service: Arc::clone(service), stop: workers.stop.clone() };
+        let (stop, cut_off) = (CancellationToken::new(), CancellationToken::new());
+        let jobs = Jobs { service: Arc::clone(service), stop: stop.clone() };
         let deliveries = Deliveries {
             service: Arc::clone(service),
             room: Arc::new(Semaphore::new(attempts)),
-            cut_off: workers.cut_off.clone(),
+            cut_off: cut_off.clone(),
         };
-        workers.tasks.spawn(work(jobs, workers.stop.clone()));
-        workers.tasks.spawn(work(deliveries, workers.stop.clone()));
-        workers.tasks.spawn(maintenance::keep_deadlines(Arc::clone(service), workers.stop.clone()));
-        workers.tasks.spawn(maintenance::remove_old(Arc::clone(service), maintenance, workers.stop.clone()));
-        workers
+        let (deadlines, old) = (Arc::clone(service), Arc::clone(service));
+        let loops = vec![
+            Supervised::spawn("the loop of jobs", work(jobs, stop.clone())),
+            Supervised::spawn("the loop of deliveries", work(deliveries, stop.clone())),
+            Supervised::spawn("the loop of deadlines", maintenance::keep_deadlines(deadlines, stop.clone())),
+            Supervised::spawn("the loop of purges", maintenance::remove_old(old, maintenance, stop.clone())),
+        ];
+        Self { loops, stop, cut_off }
+    }
+
+    /// Returns the name of a loop that has ended although nothing told it to.
+    pub async fn failed(&mut self) -> &'static str {
+        let loops = self.loops.iter_mut().map(|one| Box::pin(one.failed()));
+        futures_util::future::select_all(loops).await.0
     }
 
     /// Takes nothing more up, and gives running jobs back at their next step. Attempts go on.
     pub fn stop(&self) {
         self.stop.cancel();
-        self.tasks.close();
     }
 
     /// Returns when everything that was taken up has ended or is given back.
-    pub async fn stopped(&self) {
-        self.tasks.wait().await;
+    pub async fn stopped(&mut self) {
+        for one in &mut self.loops {
+            one.stopped().await;
+        }
     }
 
     /// Gives attempts under way back, too.
@@ -206,5 +241,27 @@ async fn wait_until_due<W: Work>(work: &W) {
         Ok(None) => std::future::pending().await,
         // The next claim meets the same failure, and waits.
         Err(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_loop_that_panics_is_noticed_and_stopping_does_not_wait_for_it() {
+        let (stop, cut_off) = (CancellationToken::new(), CancellationToken::new());
+        let running = stop.clone().cancelled_owned();
+        let mut workers = Workers {
+            loops: vec![
+                Supervised::spawn("jobs", running),
+                Supervised::spawn("deliveries", async { panic!("a bug of ours") }),
+            ],
+            stop,
+            cut_off,
+        };
+        assert_eq!(workers.failed().await, "deliveries");
+        workers.stop();
+        workers.stopped().await;
     }
 }

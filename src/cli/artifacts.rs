@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::api::Api;
 use super::error::CliError;
 use super::model::{Artifact, Job};
+use crate::domain::hex::hex;
 use crate::domain::image::{Format, Variant};
 
 const FORMATS: [Format; 4] = [Format::Jpeg, Format::Png, Format::WebP, Format::Gif];
@@ -59,7 +60,7 @@ fn check(announced: &Artifact, bytes: &[u8]) -> Result<(), String> {
     if bytes.len() as u64 != announced.bytes {
         return Err(format!("{} bytes, and {} were announced", bytes.len(), announced.bytes));
     }
-    let digest = sha256(bytes);
+    let digest = hex(&Sha256::digest(bytes));
     if digest != announced.sha256 {
         return Err(format!("its SHA-256 is {digest}, and {} was announced", announced.sha256));
     }
@@ -78,11 +79,6 @@ fn check(announced: &Artifact, bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// In lower-case hexadecimal, as the API writes it.
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,7 +91,7 @@ mod tests {
             bytes: bytes.len() as u64,
             width: 1600,
             height: 1200,
-            sha256: sha256(&bytes),
+            sha256: hex(&Sha256::digest(&bytes)),
             ..Artifact::default()
         };
         assert_eq!(check(&artifact, &bytes), Ok(()));
@@ -103,7 +99,7 @@ mod tests {
         assert!(wrong(Artifact { width: 800, ..artifact.clone() }, &bytes).contains("1600 x 1200"));
         assert!(wrong(Artifact { sha256: "00".to_owned(), ..artifact.clone() }, &bytes).contains("SHA-256"));
         assert!(wrong(artifact.clone(), &bytes[1..]).contains("announced"));
-        let junk = Artifact { bytes: 2, sha256: sha256(b"no"), ..artifact };
+        let junk = Artifact { bytes: 2, sha256: hex(&Sha256::digest(b"no")), ..artifact };
         assert!(wrong(junk, b"no").contains("does not open"));
     }
 }

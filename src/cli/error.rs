@@ -31,6 +31,11 @@ pub(super) enum CliError {
     Log(#[from] InitError),
     #[error("the service cannot start")]
     Start(#[from] StartError),
+    /// A fault of ours took a part of the service away, and the rest was shut down.
+    #[error(
+        "{0} ended by a fault of its own, which the log has; what was accepted goes on at the next start"
+    )]
+    Failed(&'static str),
     /// A second signal, while the service drained.
     #[error("stopped at once; what was accepted goes on at the next start")]
     Aborted,
@@ -95,7 +100,9 @@ impl CliError {
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Config(_) | Self::ForeignLink { .. } => USAGE,
+            Self::Usage(_) | Self::Config(_) | Self::Log(InitError::Filter(_)) | Self::ForeignLink { .. } => {
+                USAGE
+            }
             Self::Api(problem) => match problem.status.as_u16() {
                 401 | 403 => REFUSED,
                 404 => NOT_FOUND,
@@ -172,6 +179,7 @@ mod tests {
             (CliError::Unreachable { url: url.clone(), cause: String::new() }, 1),
             (CliError::NoAnswer { url }, 5),
             (CliError::Aborted, 1),
+            (CliError::Failed("the HTTP server"), 1),
             (CliError::Demo(Box::new(job_failed)), 1),
         ] {
             assert_eq!(error.exit_code(), code, "{error}");

@@ -28,9 +28,7 @@ struct Document {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct FieldProblem {
-    part: Option<String>,
     field: Option<String>,
-    parameter: Option<String>,
     detail: Option<String>,
 }
 
@@ -61,9 +59,9 @@ impl fmt::Display for Problem {
 
 impl fmt::Display for FieldProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = [&self.part, &self.field, &self.parameter].into_iter().flatten().next();
+        let name = self.field.as_deref().unwrap_or("request");
         let detail = self.detail.as_deref().unwrap_or("is not valid");
-        write!(f, "{}: {detail}", name.map_or("request", String::as_str))
+        write!(f, "{name}: {detail}")
     }
 }
 
@@ -83,8 +81,7 @@ mod tests {
 
     #[test]
     fn each_wrong_field_has_its_line() {
-        let body =
-            r#"{"title":"Invalid","errors":[{"part":"tags","detail":"too many"},{"parameter":"limit"}]}"#;
+        let body = r#"{"title":"Invalid","errors":[{"field":"tags","detail":"too many"},{"field":"limit"}]}"#;
         assert_eq!(text(body), "Invalid\n  tags: too many\n  limit: is not valid");
     }
 

@@ -52,7 +52,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     // Before the start is announced: from then on, a signal means to drain.
     let mut signals = StopSignals::install().map_err(failed)?;
     let hints = Hints::of(&config);
-    let running = tokio::select! {
+    let mut running = tokio::select! {
         started = app::start(config, Clock::system()) => started?,
         () = signals.next() => return Err(CliError::Aborted),
     };
@@ -60,10 +60,13 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let _ = output::text(&format!("listening on {}", running.local_url()));
     output::note(&hints.text(running.local_url()));
 
-    signals.next().await;
+    let result = tokio::select! {
+        () = signals.next() => Ok(()),
+        part = running.failed() => Err(CliError::Failed(part)),
+    };
     output::note("stopping when what is under way is done; a second signal stops at once");
     tokio::select! {
-        () = running.shutdown() => Ok(()),
+        () = running.shutdown() => result,
         () = signals.next() => Err(CliError::Aborted),
     }
 }

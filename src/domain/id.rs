@@ -2,7 +2,7 @@
 //!
 //! Version 7 sorts by creation time, so a range of ids is a range of time.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -90,17 +90,6 @@ macro_rules! id {
             }
         }
     };
-}
-
-/// Bytes in lower-case hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 id!(

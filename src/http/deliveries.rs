@@ -3,9 +3,10 @@
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::jobs::{job_id, json};
+use super::jobs::job_id;
 use super::problem::{Code, Problem};
 use super::query::Query;
+use super::represent::json;
 use super::resource::Call;
 use crate::domain::client::ClientId;
 use crate::domain::id::DeliveryId;

@@ -3,9 +3,10 @@
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::jobs::{job_id, json};
+use super::jobs::job_id;
 use super::problem::Problem;
 use super::query::{Query, invalid};
+use super::represent::json;
 use super::resource::Call;
 use crate::domain::client::ClientId;
 use crate::service::view::{EventView, LinkBuilder, Links};

@@ -1,27 +1,35 @@
 //! Jobs: submit, show, list, and their pictures.
 
+use std::io::SeekFrom;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    LOCATION, RETRY_AFTER,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 use warp::Reply as _;
 use warp::reply::Response;
 
+use super::conditional::{Part, not_modified, part};
+use super::prefer::{self, PREFERENCE_APPLIED};
 use super::problem::{Code, Problem};
 use super::query::{Query, invalid};
+use super::represent::{insert, json};
 use super::resource::Call;
 use super::upload::Head;
 use crate::domain::client::ClientId;
+use crate::domain::hex::hex;
 use crate::domain::id::JobId;
 use crate::domain::job::{Job, JobStatus};
-use crate::service::Service;
-use crate::service::read::JobQuery;
+use crate::service::read::{JobQuery, OpenArtifact};
 use crate::service::submit::{Accepted, Request};
-use crate::service::view::{JobView, LinkBuilder, Links, download_name, hex};
+use crate::service::view::{JobView, LinkBuilder, Links, download_name};
+use crate::service::{Service, ServiceError};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -51,20 +59,49 @@ pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
         fields: incoming.fields,
         idempotency_key,
     };
-    let Accepted { job, replayed } = service.submit(slot, request).await?;
+    let Accepted { job: accepted, replayed } = service.submit(slot, request).await?;
     drop(key_in_use);
-    let mut response = represent(service, &job, StatusCode::ACCEPTED);
-    response
-        .headers_mut()
-        .insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static(if replayed { "true" } else { "false" }));
+    // The job is accepted whatever comes of the wait.
+    let waited = wait_for_end(service, &call.headers, accepted.id).await.unwrap_or_default();
+    let (job, applied) = waited.unzip();
+    let mut response = represent(service, &job.unwrap_or(accepted), StatusCode::ACCEPTED);
+    let headers = response.headers_mut();
+    headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static(if replayed { "true" } else { "false" }));
+    headers.extend(applied.map(|applied| (PREFERENCE_APPLIED, applied)));
     Ok(response)
 }
 
 /// `GET /v1/jobs/{id}`
 pub(super) async fn show(call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
-    let job = call.service.job(&ClientId::dev(), job_id(&call)?).await?;
-    Ok(represent(&call.service, &job, StatusCode::OK))
+    let id = job_id(&call)?;
+    let (job, applied) = match wait_for_end(&call.service, &call.headers, id).await? {
+        Some((job, applied)) => (job, Some(applied)),
+        None => (call.service.job(&ClientId::dev(), id).await?, None),
+    };
+    let mut response = represent(&call.service, &job, StatusCode::OK);
+    let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).unwrap_or_default();
+    if not_modified(&call.headers, etag) {
+        let mut headers = std::mem::take(response.headers_mut());
+        headers.remove(CONTENT_TYPE);
+        response = unchanged();
+        *response.headers_mut() = headers;
+    }
+    // Kept, it saves sending it again, and is asked about each time.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    response.headers_mut().extend(applied.map(|applied| (PREFERENCE_APPLIED, applied)));
+    Ok(response)
+}
+
+/// The job at its end, or as it is after as long as the client prefers to wait for it; and that this was granted.
+async fn wait_for_end(
+    service: &Service,
+    request: &HeaderMap,
+    id: JobId,
+) -> Result<Option<(Job, HeaderValue)>, ServiceError> {
+    let Some(wait) = prefer::wait(request) else { return Ok(None) };
+    let job = service.finished_job(&ClientId::dev(), id, wait).await?;
+    Ok(job.map(|job| (job, prefer::applied(wait))))
 }
 
 #[derive(Serialize)]
@@ -133,30 +170,55 @@ pub(super) async fn artifact(call: Call) -> Result<Response, Problem> {
     let id = job_id(&call)?;
     let name = call.param(1);
     let artifact = call.service.artifact(&ClientId::dev(), id, name).await?;
-    let chunks = ReaderStream::with_capacity(artifact.file, CHUNK_BYTES);
-    let mut response = warp::reply::stream(chunks).into_response();
+    let etag = format!("\"{}\"", hex(&artifact.sha256));
+    let mut response = if not_modified(&call.headers, &etag) {
+        unchanged()
+    } else {
+        let filename = download_name(&id.to_string(), name, artifact.format);
+        let mut response = bytes(artifact, &call.headers, &etag).await?;
+        insert(response.headers_mut(), CONTENT_DISPOSITION, &format!("inline; filename=\"{filename}\""));
+        response
+    };
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(artifact.format.media_type()));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(artifact.bytes));
     // It never changes under its URL; but it is the client's own.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
-    headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
-    insert(headers, ETAG, &format!("\"{}\"", hex(&artifact.sha256)));
-    let filename = download_name(&id.to_string(), name, artifact.format);
-    insert(headers, CONTENT_DISPOSITION, &format!("inline; filename=\"{filename}\""));
+    insert(headers, ETAG, &etag);
     Ok(response)
+}
+
+/// The whole, or the part that the request asks for.
+async fn bytes(mut artifact: OpenArtifact, request: &HeaderMap, etag: &str) -> Result<Response, Problem> {
+    let whole = artifact.bytes;
+    let (status, range) = match part(request, etag, whole) {
+        Part::Whole => (StatusCode::OK, 0..whole),
+        Part::Bytes(range) => (StatusCode::PARTIAL_CONTENT, *range.start()..*range.end() + 1),
+        Part::Unsatisfiable => return Err(Problem::range_not_satisfiable(whole)),
+    };
+    let length = range.end - range.start;
+    artifact.file.seek(SeekFrom::Start(range.start)).await.map_err(ServiceError::from)?;
+    let chunks = ReaderStream::with_capacity(artifact.file.take(length), CHUNK_BYTES);
+    let mut response = warp::reply::stream(chunks).into_response();
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(artifact.format.media_type()));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
+    if status == StatusCode::PARTIAL_CONTENT {
+        insert(headers, CONTENT_RANGE, &format!("bytes {}-{}/{whole}", range.start, range.end - 1));
+    }
+    Ok(response)
+}
+
+fn unchanged() -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response
 }
 
 /// An id of the wrong form is the id of nothing.
 pub(super) fn job_id(call: &Call) -> Result<JobId, Problem> {
     call.param(0).parse().map_err(|_| Problem::of(Code::NotFound).with_detail("there is no such job"))
-}
-
-/// A body of JSON.
-pub(super) fn json<T: Serialize>(body: &T) -> Response {
-    let mut response = warp::reply::json(body).into_response();
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 /// A job, with the headers that go with its state.
@@ -173,12 +235,6 @@ pub(super) fn represent(service: &Service, job: &Job, status: StatusCode) -> Res
         headers.insert(RETRY_AFTER, HeaderValue::from(POLL_AFTER));
     }
     response
-}
-
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::try_from(value) {
-        headers.insert(name, value);
-    }
 }
 
 /// A string of RFC 8941 in quotes, or the bare token that many clients send.

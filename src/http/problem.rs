@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{ALLOW, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode, StatusCode as S};
 use serde::Serialize;
 use warp::reply::Response;
@@ -19,6 +19,7 @@ const RETRY_WHEN_PAUSED: Duration = Duration::from_secs(30);
 /// The kinds of problems, each with a page under `/problems/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Code {
+    NotLocal,
     RouteNotFound,
     NotFound,
     MethodNotAllowed,
@@ -26,6 +27,7 @@ pub(super) enum Code {
     MalformedMultipart,
     RequestTimeout,
     PayloadTooLarge,
+    RangeNotSatisfiable,
     UnsupportedMediaType,
     MediaTypeMismatch,
     Validation,
@@ -55,7 +57,9 @@ pub(super) struct Row {
 
 /// The catalogue, in the order of [`Code`].
 #[rustfmt::skip]
-pub(super) const CATALOGUE: [Row; 23] = [
+pub(super) const CATALOGUE: [Row; 25] = [
+    Row { code: Code::NotLocal, status: S::FORBIDDEN, slug: "not-local", title: "The request is not from this machine to this machine",
+          advice: "Without API keys, only requests whose Host and Origin are localhost are answered; server.public_base_url names another host." },
     Row { code: Code::RouteNotFound, status: S::NOT_FOUND, slug: "route-not-found", title: "There is nothing at this URL",
           advice: "Start at / and follow the links." },
     Row { code: Code::NotFound, status: S::NOT_FOUND, slug: "not-found", title: "There is no such resource",
@@ -70,6 +74,8 @@ pub(super) const CATALOGUE: [Row; 23] = [
           advice: "Send the body without long pauses, and not as a trickle." },
     Row { code: Code::PayloadTooLarge, status: S::PAYLOAD_TOO_LARGE, slug: "payload-too-large", title: "The request is too large",
           advice: "limit is the most that is taken, in bytes." },
+    Row { code: Code::RangeNotSatisfiable, status: S::RANGE_NOT_SATISFIABLE, slug: "range-not-satisfiable", title: "There are no such bytes",
+          advice: "Content-Range says how many there are." },
     Row { code: Code::UnsupportedMediaType, status: S::UNSUPPORTED_MEDIA_TYPE, slug: "unsupported-media-type", title: "The media type is not supported",
           advice: "Send multipart/form-data with an image part, or the picture itself as image/*: JPEG, PNG, WebP or GIF." },
     Row { code: Code::MediaTypeMismatch, status: S::UNSUPPORTED_MEDIA_TYPE, slug: "media-type-mismatch", title: "The picture is not what the request says it is",
@@ -177,6 +183,14 @@ impl Problem {
 
     pub(super) fn method_not_allowed(allowed: HeaderValue) -> Self {
         Self { header: Some(Box::new((ALLOW, allowed))), ..Self::of(Code::MethodNotAllowed) }
+    }
+
+    pub(super) fn range_not_satisfiable(bytes: u64) -> Self {
+        let header = HeaderValue::try_from(format!("bytes */{bytes}")).ok();
+        Self {
+            header: header.map(|value| Box::new((CONTENT_RANGE, value))),
+            ..Self::of(Code::RangeNotSatisfiable)
+        }
     }
 
     fn retry_after(self, wait: Duration) -> Self {

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::jobs::json;
 use super::problem::Problem;
 use super::query::{Query, invalid};
+use super::represent::json;
 use super::resource::Call;
 use crate::service::lifecycle::Paused;
 use crate::service::view::{LinkBuilder, Links};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::header::ALLOW;
+use http::header::{ALLOW, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use warp::filters::BoxedFilter;
@@ -102,8 +102,12 @@ impl Resource {
             .boxed()
     }
 
-    async fn answer(&self, method: &Method, call: Call) -> Result<Response, Problem> {
+    async fn answer(&self, method: &Method, mut call: Call) -> Result<Response, Problem> {
         let wanted = if method == Method::HEAD { &Method::GET } else { method };
+        if method != Method::GET {
+            // RFC 9110, section 14.2: for others a range has no meaning.
+            call.headers.remove(RANGE);
+        }
         if let Some((_, handler)) = self.methods.iter().find(|(method, _)| method == wanted) {
             return handler(call).await;
         }

@@ -5,8 +5,8 @@ use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::jobs::json;
 use super::problem::{CATALOGUE, Code, Problem};
+use super::represent::json;
 use super::resource::Call;
 use crate::service::ServiceError;
 use crate::service::view::{LinkBuilder, Links};

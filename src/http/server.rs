@@ -5,48 +5,44 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::connection::{self, Lifetime};
 use super::envelope::Envelope;
+use super::local::LocalOnly;
 use crate::service::Service;
 
 /// How long to wait after a failed accept: the usual cause is that no file descriptor is left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// Streams that one HTTP/2 connection may have open at once.
-const MAX_STREAMS: u32 = 100;
-/// The longest header section that is read.
-const MAX_HEADER_BYTES: usize = 64 * 1024;
 
 /// The server's bounds.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// For a request's header to come in.
+    /// For a request's header to come in, and for a connection to be open without a request.
     pub header_timeout: Duration,
+    /// For a client to read the next part of an answer.
+    pub write_timeout: Duration,
     /// Connections open at once; further ones wait to be accepted.
     pub max_connections: usize,
     /// For connections to end after the stop.
     pub drain_timeout: Duration,
+    /// Whether to refuse requests that name another host, or come from another host's page.
+    pub local_only: bool,
 }
 
 /// Serves until `stop`; then accepts no more, lets requests end, and returns at the latest when the drain's time is up.
-pub async fn serve(listener: TcpListener, service: &Arc<Service>, bounds: Bounds, stop: CancellationToken) {
-    let app = Envelope::new(
-        warp::service(super::routes(service)),
-        service.clock().clone(),
-        &service.settings().base_url,
-    );
-    let builder = connection_builder(bounds);
-    let connections = GracefulShutdown::new();
+pub async fn serve(listener: TcpListener, service: Arc<Service>, bounds: Bounds, stop: CancellationToken) {
+    let base_url = &service.settings().base_url;
+    let routes =
+        LocalOnly::new(warp::service(super::routes(&service)), bounds.local_only.then_some(base_url));
+    let app = Envelope::new(routes, service.clock().clone(), base_url);
+    let lifetime = Lifetime { stop, ..Lifetime::default() };
     let room = Arc::new(Semaphore::new(bounds.max_connections));
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => break,
+            () = lifetime.stop.cancelled() => break,
             accepted = accept(&listener, &room) => accepted,
         };
         let (stream, peer, permit) = match accepted {
@@ -57,10 +53,8 @@ pub async fn serve(listener: TcpListener, service: &Arc<Service>, bounds: Bounds
                 continue;
             }
         };
-        let handler = TowerToHyperService::new(app.clone());
-        let connection = builder.serve_connection(TokioIo::new(stream), handler).into_owned();
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
+        let connection = connection::serve(stream, app.clone(), bounds, lifetime.clone());
+        lifetime.tasks.spawn(async move {
             // Clients hang up, time out and talk nonsense; it is no fault of ours.
             if let Err(error) = connection.await {
                 tracing::debug!(%peer, error, "a connection ended early");
@@ -69,8 +63,11 @@ pub async fn serve(listener: TcpListener, service: &Arc<Service>, bounds: Bounds
         });
     }
     drop(listener);
-    if tokio::time::timeout(bounds.drain_timeout, connections.shutdown()).await.is_err() {
+    lifetime.tasks.close();
+    if tokio::time::timeout(bounds.drain_timeout, lifetime.tasks.wait()).await.is_err() {
         tracing::warn!("the time to drain is up; connections that are still open are cut off");
+        lifetime.cut_off.cancel();
+        lifetime.tasks.wait().await;
     }
 }
 
@@ -81,20 +78,4 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<Acc
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
     Ok((stream, peer, permit))
-}
-
-fn connection_builder(bounds: Bounds) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        // Without a timer hyper's own time-out is silently off.
-        .timer(TokioTimer::new())
-        .header_read_timeout(bounds.header_timeout)
-        .max_buf_size(MAX_HEADER_BYTES)
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Some(bounds.header_timeout))
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX));
-    builder
 }

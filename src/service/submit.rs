@@ -1,5 +1,6 @@
 //! Accepting a job: check everything, make the picture durable, then commit.
 
+use std::fmt;
 use std::io::BufReader;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ const MAX_TAG_BYTES: usize = 64;
 const MAX_FILENAME_CHARS: usize = 255;
 
 /// The fields beside the picture, as text.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Default, Clone, PartialEq, Eq)]
 pub struct Fields {
     /// Where to post events.
     pub callback_url: Option<String>,
@@ -56,6 +57,20 @@ pub struct Fields {
     pub tags: Option<String>,
     /// A JSON object.
     pub metadata: Option<String>,
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fields")
+            .field("callback_url", &self.callback_url)
+            .field("callback_events", &self.callback_events)
+            .field("priority", &self.priority)
+            .field("start_at", &self.start_at)
+            .field("deadline_ms", &self.deadline_ms)
+            .field("tags", &self.tags)
+            .field("metadata", &self.metadata)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A request for a job, received whole.
@@ -372,6 +387,12 @@ mod tests {
             Ok(vec![EventKind::JobQueued, EventKind::JobFailed])
         );
         assert_eq!(events(None), Ok(EventKind::TERMINAL.to_vec()));
+    }
+
+    #[test]
+    fn a_secret_does_not_show() {
+        let fields = Fields { callback_secret: Some("whsec_MfKQ".to_owned()), ..Fields::default() };
+        assert!(!format!("{fields:?}").contains("MfKQ"));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! These types are the contract; the domain's may change without it. Links show what is legal now.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -12,6 +11,7 @@ use serde_json::value::RawValue;
 use crate::blobs::ORIGINAL;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState, Failure, ResponseHead};
 use crate::domain::event::Event;
+use crate::domain::hex::hex;
 use crate::domain::image::Format;
 use crate::domain::job::{Artifact, Callback, Job, JobError, JobStatus};
 
@@ -217,9 +217,14 @@ impl JobView {
         }
     }
 
-    /// The strong validator of RFC 9110, section 8.8.3, quotes included.
+    /// The strong validator of RFC 9110, section 8.8.3, quotes included. While the job runs, its live progress
+    /// is part of it, which no revision counts.
     #[must_use]
     pub fn etag(&self) -> String {
+        let Progress { percent, stage } = self.progress;
+        if self.status == JobStatus::Processing.as_str() {
+            return format!("\"{}-{}-{percent}{}\"", self.id, self.revision, stage.unwrap_or_default());
+        }
         format!("\"{}-{}\"", self.id, self.revision)
     }
 
@@ -440,15 +445,6 @@ fn response_view(response: &ResponseHead) -> ResponseView {
 /// RFC 3339, UTC, milliseconds.
 fn time(at: Timestamp) -> String {
     format!("{at:.3}")
-}
-
-/// Lower-case hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A file name for an artifact that a browser saves.

@@ -214,3 +214,24 @@ async fn an_artifact_that_is_not_there_yet_or_never_is_a_404() {
     }
     app.stop().await;
 }
+
+#[tokio::test]
+async fn without_keys_a_web_page_is_refused_whatever_it_sends() {
+    let app = App::start().await;
+    let port = app.address().rsplit(':').next().unwrap().to_owned();
+    let evil = format!("evil.example:{port}");
+    problem(app.http.get(app.url("/v1/jobs")).header("host", evil).send().await.unwrap(), 403, "not-local")
+        .await;
+    for origin in ["https://evil.example", "null"] {
+        let form = form(picture::jpeg(20, 20), &[]);
+        let post = app.http.post(app.url("/v1/jobs")).header("origin", origin).multipart(form);
+        problem(post.send().await.unwrap(), 403, "not-local").await;
+    }
+    assert_eq!(app.files(), Vec::<String>::new());
+    for (name, value) in
+        [("host", format!("localhost:{port}")), ("origin", "http://localhost:3000".to_owned())]
+    {
+        assert_eq!(app.http.get(app.url("/v1/jobs")).header(name, value).send().await.unwrap().status(), 200);
+    }
+    app.stop().await;
+}

@@ -110,6 +110,10 @@ async fn exit_codes_say_what_went_wrong() {
     let no_job = format!("job_{}", "0".repeat(32));
     let notes = write(app.folder.path(), "notes.txt", b"no picture");
     let gone = "http://127.0.0.1:1";
+    let mut filter = darkroom(&["serve", "--dev"], "");
+    filter.env("DARKROOM_LOG__FILTER", "=,=").current_dir(app.folder.path());
+    let output = bounded(tokio::task::spawn_blocking(move || filter.output().unwrap())).await.unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     for (args, url, code) in [
         (vec!["jobs", "get", &no_job], url, 3),
         (vec!["submit", &notes], url, 1),

@@ -15,6 +15,8 @@
 mod bad_input;
 mod callbacks;
 mod cli;
+mod conditional;
+mod connections;
 mod crash;
 mod events;
 mod idempotency;

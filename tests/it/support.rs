@@ -58,6 +58,14 @@ impl App {
         Self { running, http: Client::builder().no_proxy().timeout(BOUND).build().unwrap(), folder }
     }
 
+    /// With a client that uses each connection once. One that is kept may be closed by the server just when the
+    /// client takes it up again, which happens when idle connections are closed early.
+    pub async fn with_fresh_connections(flags: Flags<'_>) -> Self {
+        let app = Self::with(flags, Clock::system()).await;
+        let http = Client::builder().no_proxy().timeout(BOUND).pool_max_idle_per_host(0).build().unwrap();
+        Self { http, ..app }
+    }
+
     pub async fn stop(self) -> TempDir {
         bounded(self.running.shutdown()).await;
         self.folder
@@ -174,7 +182,8 @@ pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 /// Sends the head of an upload: its type, and further header lines.
 pub async fn announce(app: &App, media_type: &str, headers: &str) -> TcpStream {
     let mut stream = TcpStream::connect(app.address()).await.unwrap();
-    let head = format!("POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: {media_type}\r\n{headers}\r\n");
+    let head =
+        format!("POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\n{headers}\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     stream
 }

@@ -121,7 +121,7 @@ async fn a_thread_that_overran_its_deadline_costs_no_other_job() {
     }
 
     let bench = Bench::new(pool).await;
-    let workers = Workers::start(&bench.service, 1, SECOND);
+    let mut workers = Workers::start(&bench.service, 1, SECOND);
     let mut ids = Vec::new();
     for _ in 0..20 {
         ids.push(bench.submit().await);

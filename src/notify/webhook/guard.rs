@@ -34,9 +34,9 @@ pub struct GuardPolicy {
 }
 
 impl GuardPolicy {
-    /// For development: HTTP, and callbacks to this machine.
-    #[must_use]
-    pub fn dev() -> Self {
+    /// What `--dev` allows: HTTP, and callbacks to this machine.
+    #[cfg(test)]
+    pub(crate) fn dev() -> Self {
         Self {
             allow_http: true,
             allow_networks: vec![net4(127, 0, 0, 0, 8).into(), net6([0, 0, 0, 0, 0, 0, 0, 1], 128).into()],

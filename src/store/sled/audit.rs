@@ -38,7 +38,7 @@ pub(super) fn audit(engine: &Engine) -> Result<Audit, StoreError> {
         match decode::<Job>(&value) {
             Ok(job) => story(engine, &job, &mut expected, &mut audit)?,
             Err(error) => {
-                audit.fault(format!("the job at {} cannot be read: {error}", crate::domain::id::hex(&key)));
+                audit.fault(format!("the job at {} cannot be read: {error}", crate::domain::hex::hex(&key)));
             }
         }
     }
@@ -100,7 +100,7 @@ fn index<R: Indexed>(
             expected[usize::from(*kind)] += 1;
         }
         if engine.get_raw(&key)?.is_none() {
-            audit.fault(format!("the entry {} is missing", crate::domain::id::hex(&key)));
+            audit.fault(format!("the entry {} is missing", crate::domain::hex::hex(&key)));
         }
     }
     Ok(())

@@ -322,7 +322,7 @@ impl<'a> Tx<'a> {
             Ok(done) => Ok(Some(done)),
             Err(error @ (StoreError::Engine(_) | StoreError::Closed)) => Err(error),
             Err(error) => {
-                let entry = crate::domain::id::hex(key);
+                let entry = crate::domain::hex::hex(key);
                 tracing::error!(%error, entry, "an entry of a queue was set aside; darkroom doctor lists it");
                 self.count(key, -1);
                 self.write(key.clone(), None);

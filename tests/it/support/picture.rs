@@ -12,6 +12,17 @@ pub fn scene(width: u32, height: u32) -> RgbImage {
     })
 }
 
+/// What no codec makes smaller.
+pub fn noise(width: u32, height: u32) -> RgbImage {
+    let mut state = 1_u32;
+    let bytes = std::iter::repeat_with(|| {
+        // The generator of Numerical Recipes; its high bits are the good ones.
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    RgbImage::from_raw(width, height, bytes.take(3 * width as usize * height as usize).collect()).unwrap()
+}
+
 pub fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, format).unwrap();

@@ -1,0 +1,219 @@
+//! One connection: served while it is of use, and closed when its client keeps it waiting.
+//!
+//! hyper bounds the time for an HTTP/1 header, and nothing else: neither the first bytes, nor how long an
+//! HTTP/2 connection stays open without a request, nor how long a client may leave an answer unread.
+//! The bounds here look at requests and answers instead of bytes. So they hold for both versions, for a closed
+//! flow-control window of HTTP/2 as well as for a full socket, and a byte now and then does not
+//! outwit them. An upload has its own bounds, and an answer that has nothing to send yet is no one's delay.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use super::server::Bounds;
+
+/// Streams that one HTTP/2 connection may have open at once.
+const MAX_STREAMS: u32 = 100;
+/// The longest header section that is read, and what is kept of an answer that is not written yet.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// How connections end with the server.
+#[derive(Clone, Default)]
+pub(super) struct Lifetime {
+    /// Everything that runs.
+    pub(super) tasks: TaskTracker,
+    /// Answer what is under way, and no more.
+    pub(super) stop: CancellationToken,
+    /// End at once.
+    pub(super) cut_off: CancellationToken,
+}
+
+/// Serves one connection until it ends, or its client keeps it waiting.
+pub(super) async fn serve<S, B>(
+    stream: TcpStream,
+    app: S,
+    bounds: Bounds,
+    Lifetime { tasks, stop, cut_off }: Lifetime,
+) -> Result<(), Error>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Error>,
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Error>,
+{
+    let cut_off = cut_off.child_token();
+    let requests = Arc::new(watch::Sender::new(0_usize));
+    let idle = |limit| overdue(requests.subscribe(), |requests| *requests == 0, limit);
+    let handler = Watched {
+        inner: app,
+        requests: Arc::clone(&requests),
+        limit: bounds.write_timeout,
+        cut_off: cut_off.clone(),
+    };
+    let builder = builder(bounds, Executor { tasks, cut_off: cut_off.clone() });
+    let mut connection =
+        pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(handler)));
+    let served = async {
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = stop.cancelled() => {}
+            _ = idle(bounds.header_timeout) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        // A request that came in at the last moment is answered, and the end of the last answer is written.
+        tokio::select! {
+            ended = connection => ended,
+            _ = idle(bounds.write_timeout) => Ok(()),
+        }
+    };
+    cut_off.run_until_cancelled(served).await.unwrap_or(Ok(()))
+}
+
+fn builder(bounds: Bounds, executor: Executor) -> Builder<Executor> {
+    let mut builder = Builder::new(executor);
+    builder
+        .http1()
+        // Without a timer hyper's own time-out is silently off.
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.header_timeout)
+        .max_buf_size(BUFFER_BYTES)
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(bounds.header_timeout))
+        .keep_alive_timeout(bounds.header_timeout)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(BUFFER_BYTES).unwrap_or(u32::MAX));
+    builder
+}
+
+/// Whether `state` has been `waiting` for `limit` without a change; `false` when it is gone.
+async fn overdue<T>(mut state: watch::Receiver<T>, waiting: impl Fn(&T) -> bool, limit: Duration) -> bool {
+    loop {
+        let limit = if waiting(&state.borrow_and_update()) { limit } else { Duration::MAX };
+        match timeout(limit, state.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return false,
+            Err(_) => return true,
+        }
+    }
+}
+
+/// Notes which requests are under way, and whose answers are not read.
+#[derive(Clone)]
+struct Watched<S> {
+    inner: S,
+    requests: Arc<watch::Sender<usize>>,
+    limit: Duration,
+    cut_off: CancellationToken,
+}
+
+impl<S, B> Service<Request<Incoming>> for Watched<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+{
+    type Response = Response<Answer<B>>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let under_way = UnderWay::new(&self.requests);
+        let (answer, limit, cut_off) = (self.inner.call(request), self.limit, self.cut_off.clone());
+        async move {
+            let response = answer.await?;
+            let unread = watch::Sender::new(true);
+            let overdue = overdue(unread.subscribe(), |unread| *unread, limit);
+            tokio::spawn(async move {
+                if overdue.await {
+                    cut_off.cancel();
+                }
+            });
+            Ok(response.map(|body| Answer { body, unread, _under_way: under_way }))
+        }
+        .boxed()
+    }
+}
+
+/// A request, until its answer is written.
+struct UnderWay(Arc<watch::Sender<usize>>);
+
+impl UnderWay {
+    fn new(requests: &Arc<watch::Sender<usize>>) -> Self {
+        requests.send_modify(|requests| *requests += 1);
+        Self(Arc::clone(requests))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|requests| *requests -= 1);
+    }
+}
+
+/// The body of an answer. hyper asks for its next part when the client has read enough of those before.
+struct Answer<B> {
+    body: B,
+    unread: watch::Sender<bool>,
+    _under_way: UnderWay,
+}
+
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        // While there is nothing to send, nobody waits for the client.
+        self.unread.send_replace(polled.is_ready());
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Runs what hyper does beside a connection, the requests of HTTP/2, no longer than the connection.
+#[derive(Clone)]
+struct Executor {
+    tasks: TaskTracker,
+    cut_off: CancellationToken,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, task: F) {
+        self.tasks.spawn(self.cut_off.clone().run_until_cancelled_owned(task));
+    }
+}

@@ -1,0 +1,49 @@
+//! Waiting for a job's end, instead of asking again and again.
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::{Service, ServiceError};
+use crate::domain::client::ClientId;
+use crate::domain::id::JobId;
+use crate::domain::job::Job;
+
+/// Who may wait at once; each costs a connection, and a look at its job when something happens.
+pub(super) const MAX_WAITERS: usize = 1024;
+/// Between two looks of one waiter, so that a busy store is not read for each event by each of them.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+impl Service {
+    /// The job once its story is over; or as it is when `limit` is up or the service stops. `None` when too many
+    /// wait already.
+    pub async fn finished_job(
+        &self,
+        client: &ClientId,
+        id: JobId,
+        limit: Duration,
+    ) -> Result<Option<Job>, ServiceError> {
+        let Ok(_place) = self.waiters.try_acquire() else { return Ok(None) };
+        // Before the first look, so that no event between the two is missed.
+        let mut events = self.signals().events.subscribe();
+        let mut looks = interval(LOOK_PAUSE);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let over = sleep(limit);
+        tokio::pin!(over);
+        loop {
+            let job = self.job(client, id).await?;
+            if job.status.is_terminal() || over.is_elapsed() || !self.is_ready() {
+                return Ok(Some(job));
+            }
+            let event = async {
+                looks.tick().await;
+                events.changed().await
+            };
+            tokio::select! {
+                _ = event => {}
+                () = &mut over => {}
+                () = self.stopping.cancelled() => {}
+            }
+        }
+    }
+}
