@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -84,6 +84,7 @@ impl Engine {
         let failed = |source| OpenError::Folder { path: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(failed)?;
         let was_made = folder.join(MADE).exists();
+        clear_half_written(folder, was_made)?;
         let db = open_sled(folder, cache_bytes)?;
         let log = File::open(folder.join("db")).map_err(failed)?;
         let engine = Self { db, log };
@@ -175,6 +176,33 @@ fn failure(error: sled::Error) -> StoreError {
     StoreError::Engine(Box::new(error))
 }
 
+/// Removes what a process that was killed while it opened the store may have left half written. sled takes it for
+/// whole, and would not open the store ever again; it needs neither, as the log has everything. Under sled's own
+/// lock, since another process may be writing these files at this moment.
+fn clear_half_written(folder: &Path, was_made: bool) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Folder { path: folder.to_owned(), source };
+    let log = File::options().create(true).truncate(false).write(true).open(folder.join("db"));
+    let log = log.map_err(failed)?;
+    match log.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(folder.to_owned())),
+        Err(TryLockError::Error(source)) => return Err(failed(source)),
+    }
+    let clear = || {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            let is_snapshot = path.extension().is_some_and(|extension| extension == "generating");
+            // The configuration is written before the first record.
+            let is_configuration = !was_made && log.metadata()?.len() == 0 && path.ends_with("conf");
+            if is_snapshot || is_configuration {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    };
+    clear().map_err(failed)
+}
+
 /// sled answers some damage with a panic instead of an error; neither leaves this function.
 fn open_sled(folder: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
     let config = sled::Config::new()
@@ -263,6 +291,20 @@ pub(super) mod tests {
             let error = Engine::open(folder.path(), CACHE, &policy()).err().unwrap();
             assert!(error.to_string().contains("restore the folder from a backup"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_opening_that_was_killed_is_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        // The first opening, within its configuration.
+        std::fs::write(folder.path().join("conf"), "segment_size: 83").unwrap();
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        engine.commit(Writes::from([(vec![b'z'], Some(vec![1]))])).unwrap();
+        drop(engine);
+        // A later one, within the snapshot that it makes.
+        std::fs::write(folder.path().join("snap.7FFFFFFFFFFFFFFF.generating"), [0; 40]).unwrap();
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        assert!(engine.get_raw(b"z").unwrap().is_some());
     }
 
     #[test]
