@@ -4,26 +4,23 @@
 //! It is the reference that the conformance suite (`tests/store_suite`) compares the other engines with, which is why
 //! it is public: it is to be obviously right, not fast, and it shares the domain with them and nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
+use self::books::Books;
 use super::{
     Audit, Ending, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, Signals, Store, StoreError,
     Submission, Submitted,
 };
-use crate::clock::entropy;
-use crate::domain::client::ClientId;
-use crate::domain::delivery::{Attempt, Delivery, DeliveryState, StaleDelivery, Verdict};
-use crate::domain::event::{Event, EventKind};
-use crate::domain::id::{DeliveryId, EventId, JobId, WorkerId};
-use crate::domain::job::{Artifact, Job, JobError, JobStatus, TransitionError};
+use crate::domain::delivery::{Attempt, Delivery, Verdict};
+use crate::domain::event::Event;
+use crate::domain::id::{DeliveryId, JobId, WorkerId};
+use crate::domain::job::{Artifact, Job};
 
-/// How long a job is kept on whose callback is still on its way when its time has come.
-const POSTPONED_BY: Duration = Duration::from_secs(3600);
+mod books;
 
 /// A store that is gone with its process.
 pub struct MemoryStore {
@@ -58,7 +55,7 @@ impl MemoryStore {
         if books.closed { Err(StoreError::Closed) } else { Ok(read(&books)) }
     }
 
-    /// One step, and the wake-ups that follow from it. Each step checks before it changes anything.
+    /// One step, and the wake-ups that follow from it.
     fn step<T>(&self, step: impl FnOnce(&mut Books) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut books = self.lock();
         if books.closed {
@@ -121,59 +118,23 @@ impl Store for MemoryStore {
         ending: Ending,
         now: Timestamp,
     ) -> Result<Job, StoreError> {
-        self.step(|books| {
-            let mut job = books.job(id)?;
-            match ending {
-                Ending::Completed => job.complete(token, now)?,
-                Ending::Failed(error) => job.fail(token, error, now)?,
-                Ending::RetryAt(error, due) => job.retry_later(token, error, due, now)?,
-                Ending::Cancelled => job.stop_cancelled(token, now)?,
-                Ending::GivenBack(due) => job.give_back(token, due, now)?,
-            }
-            books.conclude(&mut job, now);
-            Ok(books.keep(job))
-        })
+        self.step(|books| books.finish(id, token, ending, now))
     }
 
     async fn cancel_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| {
-            let mut job = books.job(id)?;
-            job.cancel(now)?;
-            books.conclude(&mut job, now);
-            Ok(books.keep(job))
-        })
+        self.step(|books| books.cancel(id, now))
     }
 
     async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| {
-            let mut job = books.job(id)?;
-            job.retry(now)?;
-            books.tell(&mut job, EventKind::JobQueued, now);
-            Ok(books.keep(job))
-        })
+        self.step(|books| books.retry(id, now))
     }
 
     async fn delete_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| {
-            let mut job = books.job(id)?;
-            let had_ended = job.status.is_terminal();
-            if job.delete(now, later(now, books.policy.keep_deleted)) {
-                if !had_ended {
-                    books.conclude(&mut job, now);
-                }
-                books.tell(&mut job, EventKind::JobDeleted, now);
-            }
-            Ok(books.keep(job))
-        })
+        self.step(|books| books.delete(id, now))
     }
 
     async fn restore_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| {
-            let mut job = books.job(id)?;
-            job.restore(later(now, books.policy.keep_finished))?;
-            books.tell(&mut job, EventKind::JobRestored, now);
-            Ok(books.keep(job))
-        })
+        self.step(|books| books.restore(id, now))
     }
 
     async fn claim_deliveries(
@@ -194,12 +155,7 @@ impl Store for MemoryStore {
         verdict: Verdict,
         now: Timestamp,
     ) -> Result<Delivery, StoreError> {
-        self.step(|books| {
-            let delivery =
-                books.change_delivery(id, |delivery| delivery.settle(token, &attempt, &verdict, now))?;
-            books.attempts.insert((id, attempt.number), attempt);
-            Ok(delivery)
-        })
+        self.step(|books| books.settle(id, token, attempt, &verdict, now))
     }
 
     async fn give_back_delivery(&self, id: DeliveryId, token: u64, now: Timestamp) -> Result<(), StoreError> {
@@ -277,332 +233,4 @@ impl Store for MemoryStore {
     async fn close(&self) {
         self.lock().closed = true;
     }
-}
-
-struct Books {
-    policy: Policy,
-    jobs: BTreeMap<JobId, Job>,
-    /// By `seq`.
-    events: BTreeMap<u64, Event>,
-    /// By the `seq` of the event: each has one at most.
-    deliveries: BTreeMap<u64, Delivery>,
-    attempts: BTreeMap<(DeliveryId, u32), Attempt>,
-    idempotency: BTreeMap<(ClientId, String), (JobId, [u8; 32])>,
-    garbage: BTreeMap<JobId, Garbage>,
-    paused: Paused,
-    last_seq: u64,
-    /// Whose turn was the last.
-    turn: Option<ClientId>,
-    closed: bool,
-}
-
-impl Books {
-    fn new(policy: Policy) -> Self {
-        Self {
-            policy,
-            jobs: BTreeMap::new(),
-            events: BTreeMap::new(),
-            deliveries: BTreeMap::new(),
-            attempts: BTreeMap::new(),
-            idempotency: BTreeMap::new(),
-            garbage: BTreeMap::new(),
-            paused: Paused::default(),
-            last_seq: 0,
-            turn: None,
-            closed: false,
-        }
-    }
-
-    fn job(&self, id: JobId) -> Result<Job, StoreError> {
-        self.jobs.get(&id).cloned().ok_or(StoreError::NotFound)
-    }
-
-    fn keep(&mut self, job: Job) -> Job {
-        self.jobs.insert(job.id, job.clone());
-        job
-    }
-
-    fn change_job(
-        &mut self,
-        id: JobId,
-        change: impl FnOnce(&mut Job) -> Result<(), TransitionError>,
-    ) -> Result<Job, StoreError> {
-        let mut job = self.job(id)?;
-        change(&mut job)?;
-        Ok(self.keep(job))
-    }
-
-    fn change_delivery(
-        &mut self,
-        id: DeliveryId,
-        change: impl FnOnce(&mut Delivery) -> Result<(), StaleDelivery>,
-    ) -> Result<Delivery, StoreError> {
-        let found = self.deliveries.values().find(|delivery| delivery.id == id);
-        let mut delivery = found.cloned().ok_or(StoreError::NotFound)?;
-        change(&mut delivery)?;
-        self.deliveries.insert(delivery.event_seq, delivery.clone());
-        if let Some(job) = self.jobs.get_mut(&delivery.job_id)
-            && let Some(latest) = job.callback.as_mut().and_then(|callback| callback.latest.as_mut())
-            && latest.delivery == id
-        {
-            *latest = delivery.progress();
-            job.revision += 1;
-        }
-        Ok(delivery)
-    }
-
-    fn submit(&mut self, submission: Submission, now: Timestamp) -> Result<Submitted, StoreError> {
-        let mut job = Job::accepted(submission.job, now);
-        if let Some(idempotency) = submission.idempotency {
-            let key = (job.client.clone(), idempotency.key.clone());
-            match self.idempotency.get(&key) {
-                Some((_, fingerprint)) if *fingerprint != idempotency.fingerprint => {
-                    return Ok(Submitted::KeyReused);
-                }
-                Some((known, _)) => return Ok(Submitted::Repeated(self.job(*known)?)),
-                None => self.idempotency.insert(key, (job.id, idempotency.fingerprint)),
-            };
-            job.idempotency_key = Some(idempotency.key);
-        }
-        self.tell(&mut job, EventKind::JobQueued, now);
-        Ok(Submitted::Created(self.keep(job)))
-    }
-
-    fn claim_jobs(
-        &mut self,
-        worker: WorkerId,
-        limit: usize,
-        lease: Duration,
-        now: Timestamp,
-    ) -> Result<Vec<Job>, StoreError> {
-        self.sweep(now)?;
-        let mut claimed = Vec::new();
-        while !self.paused.work
-            && claimed.len() < limit
-            && let Some(mut job) = self.next_ready()
-        {
-            self.turn = Some(job.client.clone());
-            let is_first = job.started_at.is_none();
-            job.claim(worker, later(now, lease), now)?;
-            if is_first {
-                self.tell(&mut job, EventKind::JobStarted, now);
-            }
-            claimed.push(self.keep(job));
-        }
-        Ok(claimed)
-    }
-
-    /// The first ready job of the client whose name follows that of the last turn, or else of the first client.
-    fn next_ready(&self) -> Option<Job> {
-        let ready = || self.jobs.values().filter(|job| is_ready(job));
-        let clients: BTreeSet<_> = ready().map(|job| &job.client).collect();
-        let next = clients.iter().find(|client| self.turn.as_ref().is_none_or(|turn| turn < client));
-        let client = next.or_else(|| clients.first())?;
-        ready().filter(|job| job.client == **client).min_by_key(|job| (job.priority, job.id)).cloned()
-    }
-
-    fn sweep(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        self.free_jobs(now, now)?;
-        for job in self.jobs.values_mut() {
-            if job.status == JobStatus::Queued && job.due_at.is_some_and(|due| due <= now) {
-                job.become_ready()?;
-            }
-        }
-        let deadline = |job: &Job| job.deadline_at.filter(|_| !job.status.is_terminal());
-        for mut job in due(&self.jobs, deadline, now) {
-            job.expire(JobError::deadline_exceeded(job.deadline_ms.unwrap_or(0)), now)?;
-            self.conclude(&mut job, now);
-            self.keep(job);
-        }
-        Ok(())
-    }
-
-    /// Takes the jobs from their workers whose leases run until `until` at most.
-    fn free_jobs(&mut self, until: Timestamp, now: Timestamp) -> Result<(), StoreError> {
-        for mut job in due(&self.jobs, |job| job.lease.map(|lease| lease.until), until) {
-            job.lose_worker(now)?;
-            self.conclude(&mut job, now);
-            self.keep(job);
-        }
-        Ok(())
-    }
-
-    fn free_deliveries(&mut self, until: Timestamp, now: Timestamp) -> Result<(), StoreError> {
-        for delivery in due(&self.deliveries, |delivery| delivery.lease.map(|lease| lease.until), until) {
-            self.change_delivery(delivery.id, |delivery| delivery.lose_worker(now))?;
-        }
-        Ok(())
-    }
-
-    fn claim_deliveries(
-        &mut self,
-        worker: WorkerId,
-        limit: usize,
-        lease: Duration,
-        now: Timestamp,
-    ) -> Result<Vec<(Delivery, Event)>, StoreError> {
-        self.free_deliveries(now, now)?;
-        let mut claimed = Vec::new();
-        for delivery in due(&self.deliveries, pending_until, now).into_iter().take(limit) {
-            let event = self.events.get(&delivery.event_seq).cloned().ok_or(StoreError::NotFound)?;
-            let claim = |delivery: &mut Delivery| delivery.claim(worker, later(now, lease));
-            claimed.push((self.change_delivery(delivery.id, claim)?, event));
-        }
-        Ok(claimed)
-    }
-
-    fn conclude(&mut self, job: &mut Job, now: Timestamp) {
-        if let Some(kind) = job.status.ending() {
-            job.keep_until(later(now, self.policy.keep_finished));
-            self.tell(job, kind, now);
-        }
-    }
-
-    fn tell(&mut self, job: &mut Job, kind: EventKind, now: Timestamp) {
-        self.last_seq += 1;
-        let mut event = Event {
-            id: EventId::new(now, &entropy()),
-            seq: self.last_seq,
-            kind,
-            job_id: job.id,
-            at: now,
-            source: self.policy.source.clone(),
-            job: job.snapshot(),
-        };
-        if let Some(callback) = job.callback.as_mut().filter(|callback| callback.events.contains(&kind)) {
-            let delivery = Delivery::of(&event, callback, DeliveryId::new(now, &entropy()));
-            callback.latest = Some(delivery.progress());
-            event.job = job.snapshot();
-            self.deliveries.insert(event.seq, delivery);
-        }
-        self.events.insert(event.seq, event);
-    }
-
-    fn list(&self, query: &JobQuery) -> JobPage {
-        let older = |job: &&Job| query.before.is_none_or(|before| job.id < before);
-        let mut found = self.jobs.values().rev().filter(older).filter(|job| query.matches(job));
-        let jobs: Vec<_> = found.by_ref().take(query.limit).cloned().collect();
-        let next = found.next().and_then(|_| jobs.last()).map(|job| job.id);
-        JobPage { jobs, next }
-    }
-
-    fn purge(&mut self, limit: usize, now: Timestamp) -> Purged {
-        let purge_at = |job: &Job| job.purge_at.filter(|_| job.status.is_terminal());
-        let mut purged = Purged::default();
-        for mut job in due(&self.jobs, purge_at, now).into_iter().take(limit) {
-            let deliveries = self.deliveries_of(job.id);
-            if deliveries.iter().any(|delivery| !delivery.state.is_terminal()) {
-                job.purge_at = Some(later(now, POSTPONED_BY));
-                self.keep(job);
-                continue;
-            }
-            self.events.retain(|_, event| event.job_id != job.id);
-            self.deliveries.retain(|_, delivery| delivery.job_id != job.id);
-            self.attempts.retain(|(id, _), _| deliveries.iter().all(|delivery| delivery.id != *id));
-            self.idempotency.retain(|_, (id, _)| *id != job.id);
-            self.jobs.remove(&job.id);
-            let wanted = job.variants.into_iter().map(|variant| variant.name);
-            let made = job.artifacts.into_iter().map(|artifact| artifact.name);
-            let names: BTreeSet<_> = wanted.chain(made).chain(["original".to_owned()]).collect();
-            self.garbage.insert(job.id, Garbage { job: job.id, names: names.into_iter().collect() });
-            purged.jobs += 1;
-        }
-        purged.more = !due(&self.jobs, purge_at, now).is_empty();
-        purged
-    }
-
-    fn next_due(&self) -> NextDue {
-        let jobs = self.jobs.values().flat_map(|job| {
-            let ready = (is_ready(job) && !self.paused.work).then_some(Timestamp::UNIX_EPOCH);
-            let waits = job.due_at.filter(|_| job.status == JobStatus::Queued);
-            let deadline = job.deadline_at.filter(|_| !job.status.is_terminal());
-            [ready, waits, deadline, job.lease.map(|lease| lease.until)]
-        });
-        let deliveries = self
-            .deliveries
-            .values()
-            .map(|delivery| pending_until(delivery).or_else(|| delivery.lease.map(|lease| lease.until)));
-        let deadlines = self.jobs.values().filter(|job| !job.status.is_terminal());
-        NextDue {
-            job: jobs.flatten().min(),
-            delivery: deliveries.flatten().min(),
-            deadline: deadlines.filter_map(|job| job.deadline_at).min(),
-        }
-    }
-
-    fn deliveries_of(&self, job: JobId) -> Vec<Delivery> {
-        self.deliveries.values().filter(|delivery| delivery.job_id == job).cloned().collect()
-    }
-
-    fn events_of(&self, job: JobId) -> Vec<Event> {
-        self.events.values().filter(|event| event.job_id == job).cloned().collect()
-    }
-
-    fn attempts_of(&self, delivery: DeliveryId) -> Vec<Attempt> {
-        let own = self.attempts.iter().filter(|((id, _), _)| *id == delivery);
-        own.map(|(_, attempt)| attempt.clone()).collect()
-    }
-
-    /// The jobs that wait for a worker, and until when.
-    fn waiting(&self) -> BTreeSet<(JobId, Option<Timestamp>)> {
-        let queued = self.jobs.values().filter(|job| job.status == JobStatus::Queued);
-        queued.map(|job| (job.id, job.due_at)).collect()
-    }
-
-    /// The deliveries that wait for an attempt, and until when.
-    fn pending(&self) -> BTreeSet<(u64, Timestamp)> {
-        let pending = |delivery: &Delivery| Some((delivery.event_seq, pending_until(delivery)?));
-        self.deliveries.values().filter_map(pending).collect()
-    }
-
-    fn audit(&self) -> Audit {
-        let mut audit = Audit::default();
-        for job in self.jobs.values() {
-            let with_attempts = |delivery: Delivery| {
-                let attempts = self.attempts_of(delivery.id).len();
-                (delivery, attempts)
-            };
-            let deliveries: Vec<_> = self.deliveries_of(job.id).into_iter().map(with_attempts).collect();
-            audit.story(job, &self.events_of(job.id), &deliveries);
-            let known = job.idempotency_key.as_ref().and_then(|key| {
-                self.idempotency.get(&(job.client.clone(), key.clone())).map(|(known, _)| *known)
-            });
-            if known != job.idempotency_key.as_ref().map(|_| job.id) {
-                audit.fault(format!("the idempotency key of {} is not its own", job.id));
-            }
-        }
-        let of_deliveries = self.attempts.keys().map(|(id, _)| *id);
-        let orphans = self.events.values().filter(|event| !self.jobs.contains_key(&event.job_id)).count()
-            + self.deliveries.values().filter(|delivery| !self.jobs.contains_key(&delivery.job_id)).count()
-            + self.idempotency.values().filter(|(job, _)| !self.jobs.contains_key(job)).count()
-            + of_deliveries.filter(|id| self.deliveries.values().all(|delivery| delivery.id != *id)).count();
-        if orphans > 0 {
-            audit.fault(format!("{orphans} records belong to nothing"));
-        }
-        audit
-    }
-}
-
-fn is_ready(job: &Job) -> bool {
-    job.status == JobStatus::Queued && job.due_at.is_none()
-}
-
-fn pending_until(delivery: &Delivery) -> Option<Timestamp> {
-    delivery.next_attempt_at.filter(|_| delivery.state == DeliveryState::Pending)
-}
-
-/// The records whose time is `now` or earlier, the earliest first.
-fn due<K, R: Clone>(
-    records: &BTreeMap<K, R>,
-    time: impl Fn(&R) -> Option<Timestamp>,
-    now: Timestamp,
-) -> Vec<R> {
-    let mut due: Vec<_> =
-        records.values().filter(|record| time(record).is_some_and(|time| time <= now)).cloned().collect();
-    due.sort_by_key(|record| time(record));
-    due
-}
-
-fn later(now: Timestamp, by: Duration) -> Timestamp {
-    SignedDuration::try_from(by).ok().and_then(|by| now.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
 }
