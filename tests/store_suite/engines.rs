@@ -1,0 +1,382 @@
+//! The engines under test.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use darkroom::clock::Stopwatch;
+use darkroom::domain::delivery::{Attempt, Delivery, Verdict};
+use darkroom::domain::event::Event;
+use darkroom::domain::id::{DeliveryId, JobId, WorkerId};
+use darkroom::domain::job::{Artifact, Job};
+use darkroom::store::memory::MemoryStore;
+use darkroom::store::sled::{OpenError, Options, SledStore};
+use darkroom::store::{
+    Audit, Ending, Garbage, JobPage, JobQuery, NextDue, Paused, Purged, Signals, Store, StoreError,
+    Submission, Submitted,
+};
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use tempfile::TempDir;
+use tokio::sync::Notify;
+
+use crate::rig::{at, policy};
+
+/// What a case runs over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// The model.
+    Memory,
+    /// sled, as it is used.
+    Sled,
+    /// sled, closed and opened after every step.
+    Reopened,
+}
+
+impl Engine {
+    pub fn open(self) -> Arc<dyn Subject> {
+        match self {
+            Self::Memory => Arc::new(MemoryStore::new(policy())),
+            Self::Sled => Arc::new(Reopening::open(false)),
+            Self::Reopened => Arc::new(Reopening::open(true)),
+        }
+    }
+}
+
+/// A store that can be closed and opened while it is tested.
+#[async_trait]
+pub trait Subject: Store {
+    async fn reopen(&self, now: Timestamp);
+}
+
+#[async_trait]
+impl Subject for MemoryStore {
+    async fn reopen(&self, now: Timestamp) {
+        Self::reopen(self, now);
+    }
+}
+
+/// sled, which may be closed and opened after every step that changes something.
+///
+/// Opening frees every lease, which is a step of its own: so while one is held, this keeps the store open. That way
+/// every case runs here as it is, what survives an opening is exactly what was there before it, and this can insist
+/// on that. What opening does to leases is a case (`opening_frees_what_was_claimed`), and the model test opens at any
+/// time.
+pub struct Reopening {
+    /// `None` while it is closed.
+    inner: RwLock<Option<Arc<SledStore>>>,
+    /// Nobody is inside while it is closed.
+    inside: tokio::sync::RwLock<()>,
+    after_every_step: AtomicBool,
+    /// What was claimed, and may still be.
+    claimed: Mutex<(BTreeSet<JobId>, BTreeSet<DeliveryId>)>,
+    /// The latest time that was passed in.
+    latest: Mutex<Timestamp>,
+    /// One for all the stores that come and go.
+    signals: Signals,
+    folder: TempDir,
+}
+
+impl Reopening {
+    pub fn open(after_every_step: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let this = Self {
+            inner: RwLock::new(Some(Arc::new(open(folder.path(), at(0))))),
+            inside: tokio::sync::RwLock::default(),
+            after_every_step: AtomicBool::new(after_every_step),
+            claimed: Mutex::default(),
+            latest: Mutex::new(at(0)),
+            signals: Signals::default(),
+            folder,
+        };
+        this.forward(&this.inner());
+        this
+    }
+
+    fn inner(&self) -> Arc<SledStore> {
+        Arc::clone(self.inner.read().unwrap().as_ref().expect("nobody is inside while it is closed"))
+    }
+
+    async fn read<T, F: Future<Output = T>>(&self, read: impl FnOnce(Arc<SledStore>) -> F) -> T {
+        let _inside = self.inside.read().await;
+        read(self.inner()).await
+    }
+
+    async fn step<T, F: Future<Output = T>>(
+        &self,
+        now: Option<Timestamp>,
+        step: impl FnOnce(Arc<SledStore>) -> F,
+    ) -> T {
+        if let Some(now) = now {
+            let mut latest = self.latest.lock().unwrap();
+            *latest = now.max(*latest);
+        }
+        if !self.after_every_step.load(Ordering::Relaxed) {
+            let _inside = self.inside.read().await;
+            let result = step(self.inner()).await;
+            self.forward(&self.inner());
+            return result;
+        }
+        let _alone = self.inside.write().await;
+        let result = step(self.inner()).await;
+        if !self.holds_leases().await {
+            let before = Shown::of(&self.inner()).await;
+            self.close_and_open().await;
+            assert_eq!(Shown::of(&self.inner()).await, before, "the same before and after opening");
+        }
+        self.forward(&self.inner());
+        result
+    }
+
+    async fn holds_leases(&self) -> bool {
+        let inner = self.inner();
+        let (mut jobs, mut deliveries) = self.claimed.lock().unwrap().clone();
+        for id in jobs.clone() {
+            if inner.job(id).await.unwrap().is_none_or(|job| job.lease.is_none()) {
+                jobs.remove(&id);
+            }
+        }
+        for id in deliveries.clone() {
+            if inner.delivery(id).await.unwrap().is_none_or(|delivery| delivery.lease.is_none()) {
+                deliveries.remove(&id);
+            }
+        }
+        let held = !jobs.is_empty() || !deliveries.is_empty();
+        *self.claimed.lock().unwrap() = (jobs, deliveries);
+        held
+    }
+
+    /// The caller is alone.
+    async fn close_and_open(&self) {
+        let inner = self.inner.write().unwrap().take().expect("it is open");
+        inner.close().await;
+        self.forward(&inner);
+        assert_eq!(Arc::strong_count(&inner), 1, "nobody is inside");
+        drop(inner);
+        let (folder, now) = (self.folder.path().to_owned(), *self.latest.lock().unwrap());
+        let inner = tokio::task::spawn_blocking(move || open(&folder, now)).await.unwrap();
+        *self.inner.write().unwrap() = Some(Arc::new(inner));
+    }
+
+    /// Passes wake-ups on.
+    fn forward(&self, inner: &SledStore) {
+        let pass = |from: &Notify, to: &Notify| {
+            if from.notified().now_or_never().is_some() {
+                to.notify_one();
+            }
+        };
+        pass(&inner.signals().jobs, &self.signals.jobs);
+        pass(&inner.signals().deliveries, &self.signals.deliveries);
+        let last = *inner.signals().events.borrow();
+        self.signals.events.send_if_modified(|seq| std::mem::replace(seq, last) != last);
+    }
+}
+
+fn open(folder: &Path, now: Timestamp) -> SledStore {
+    let options = Options { cache_bytes: 16 * 1024 * 1024, policy: policy() };
+    let waits = Stopwatch::start();
+    loop {
+        match SledStore::open(&folder.join("store"), options.clone(), now) {
+            // A thread of sled's own may hold its file for a moment longer than the last who used it.
+            Err(OpenError::Locked(_)) if waits.elapsed() < Duration::from_secs(60) => {
+                std::thread::yield_now();
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+/// What a store says of itself at a glance.
+#[derive(Debug, PartialEq)]
+struct Shown {
+    waiting_jobs: u64,
+    paused: Paused,
+    next_due: NextDue,
+    last_event: u64,
+}
+
+impl Shown {
+    async fn of(store: &SledStore) -> Self {
+        Self {
+            waiting_jobs: store.waiting_jobs(),
+            paused: store.paused(),
+            next_due: store.next_due().await.unwrap(),
+            last_event: *store.signals().events.borrow(),
+        }
+    }
+}
+
+#[async_trait]
+impl Subject for Reopening {
+    async fn reopen(&self, now: Timestamp) {
+        let _alone = self.inside.write().await;
+        *self.latest.lock().unwrap() = now;
+        self.close_and_open().await;
+        self.forward(&self.inner());
+    }
+}
+
+#[async_trait]
+impl Store for Reopening {
+    async fn submit(&self, submission: Submission, now: Timestamp) -> Result<Submitted, StoreError> {
+        self.step(Some(now), async move |store| store.submit(submission, now).await).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.read(async move |store| store.job(id).await).await
+    }
+
+    async fn jobs(&self, query: JobQuery) -> Result<JobPage, StoreError> {
+        self.read(async move |store| store.jobs(query).await).await
+    }
+
+    async fn claim_jobs(
+        &self,
+        worker: WorkerId,
+        limit: usize,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError> {
+        let claim = async move |store: Arc<SledStore>| {
+            let jobs = store.claim_jobs(worker, limit, lease, now).await?;
+            self.claimed.lock().unwrap().0.extend(jobs.iter().map(|job| job.id));
+            Ok(jobs)
+        };
+        self.step(Some(now), claim).await
+    }
+
+    async fn sweep_jobs(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.step(Some(now), async move |store| store.sweep_jobs(now).await).await
+    }
+
+    async fn extend_job(&self, id: JobId, token: u64, until: Timestamp) -> Result<Job, StoreError> {
+        self.step(None, async move |store| store.extend_job(id, token, until).await).await
+    }
+
+    async fn add_artifact(&self, id: JobId, token: u64, artifact: Artifact) -> Result<(), StoreError> {
+        self.step(None, async move |store| store.add_artifact(id, token, artifact).await).await
+    }
+
+    async fn finish_job(
+        &self,
+        id: JobId,
+        token: u64,
+        ending: Ending,
+        now: Timestamp,
+    ) -> Result<Job, StoreError> {
+        self.step(Some(now), async move |store| store.finish_job(id, token, ending, now).await).await
+    }
+
+    async fn cancel_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        self.step(Some(now), async move |store| store.cancel_job(id, now).await).await
+    }
+
+    async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        self.step(Some(now), async move |store| store.retry_job(id, now).await).await
+    }
+
+    async fn delete_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        self.step(Some(now), async move |store| store.delete_job(id, now).await).await
+    }
+
+    async fn restore_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        self.step(Some(now), async move |store| store.restore_job(id, now).await).await
+    }
+
+    async fn claim_deliveries(
+        &self,
+        worker: WorkerId,
+        limit: usize,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<(Delivery, Event)>, StoreError> {
+        let claim = async move |store: Arc<SledStore>| {
+            let deliveries = store.claim_deliveries(worker, limit, lease, now).await?;
+            self.claimed.lock().unwrap().1.extend(deliveries.iter().map(|(delivery, _)| delivery.id));
+            Ok(deliveries)
+        };
+        self.step(Some(now), claim).await
+    }
+
+    async fn settle_delivery(
+        &self,
+        id: DeliveryId,
+        token: u64,
+        attempt: Attempt,
+        verdict: Verdict,
+        now: Timestamp,
+    ) -> Result<Delivery, StoreError> {
+        let settle =
+            async move |store: Arc<SledStore>| store.settle_delivery(id, token, attempt, verdict, now).await;
+        self.step(Some(now), settle).await
+    }
+
+    async fn give_back_delivery(&self, id: DeliveryId, token: u64, now: Timestamp) -> Result<(), StoreError> {
+        self.step(Some(now), async move |store| store.give_back_delivery(id, token, now).await).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        self.read(async move |store| store.delivery(id).await).await
+    }
+
+    async fn deliveries_of(&self, job: JobId) -> Result<Vec<Delivery>, StoreError> {
+        self.read(async move |store| store.deliveries_of(job).await).await
+    }
+
+    async fn attempts_of(&self, delivery: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
+        self.read(async move |store| store.attempts_of(delivery).await).await
+    }
+
+    async fn events_after(&self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.read(async move |store| store.events_after(after, limit).await).await
+    }
+
+    async fn events_of(&self, job: JobId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.read(async move |store| store.events_of(job, after, limit).await).await
+    }
+
+    async fn purge(&self, limit: usize, now: Timestamp) -> Result<Purged, StoreError> {
+        self.step(Some(now), async move |store| store.purge(limit, now).await).await
+    }
+
+    async fn garbage(&self, limit: usize) -> Result<Vec<Garbage>, StoreError> {
+        self.read(async move |store| store.garbage(limit).await).await
+    }
+
+    async fn forget_garbage(&self, jobs: Vec<JobId>) -> Result<(), StoreError> {
+        self.step(None, async move |store| store.forget_garbage(jobs).await).await
+    }
+
+    async fn set_paused(&self, paused: Paused) -> Result<(), StoreError> {
+        self.step(None, async move |store| store.set_paused(paused).await).await
+    }
+
+    fn paused(&self) -> Paused {
+        self.inner().paused()
+    }
+
+    async fn audit(&self) -> Result<Audit, StoreError> {
+        self.read(async move |store| store.audit().await).await
+    }
+
+    async fn next_due(&self) -> Result<NextDue, StoreError> {
+        self.read(async move |store| store.next_due().await).await
+    }
+
+    fn waiting_jobs(&self) -> u64 {
+        self.inner().waiting_jobs()
+    }
+
+    fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// It stays closed.
+    async fn close(&self) {
+        self.after_every_step.store(false, Ordering::Relaxed);
+        self.inner().close().await;
+    }
+}

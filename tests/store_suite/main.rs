@@ -1,0 +1,112 @@
+//! What every engine of the store must do: one suite of cases over the port, run over each engine, and generated
+//! sequences of operations that run on an engine and on the model side by side.
+//!
+//! A case is a function over a [`rig::Rig`], and says in its name what holds. The engines are in `engines`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "a test that meets the unexpected fails on the spot, and nothing here is anyone's interface"
+)]
+
+mod claim;
+mod deliveries;
+mod engines;
+mod events;
+mod leases;
+mod lists;
+mod model;
+mod purge;
+mod queue;
+mod rig;
+mod stopping;
+mod submit;
+
+/// Makes each case a test of each engine: `cargo test --test store_suite reopened::submit`.
+macro_rules! suite {
+    ($($subject:ident: $($case:ident)+;)+) => {
+        mod memory { $(mod $subject { $(suite!(@test Memory, $subject, $case);)+ })+ }
+        mod sled { $(mod $subject { $(suite!(@test Sled, $subject, $case);)+ })+ }
+        mod reopened { $(mod $subject { $(suite!(@test Reopened, $subject, $case);)+ })+ }
+    };
+    (@test $engine:ident, $subject:ident, $case:ident) => {
+        #[test]
+        fn $case() {
+            crate::rig::run(crate::engines::Engine::$engine, crate::$subject::$case);
+        }
+    };
+}
+
+suite! {
+    submit:
+        a_job_reads_back_with_its_event
+        a_repeated_key_finds_the_first_job
+        a_key_is_the_clients_own
+        a_key_is_free_again_when_its_job_is_purged
+        a_job_that_is_too_large_leaves_nothing;
+    claim:
+        priority_goes_before_age_within_a_client
+        clients_take_turns_however_much_one_has_waiting
+        no_client_gets_ahead_of_another_by_priority
+        a_scheduled_job_starts_then_and_not_before
+        a_batch_is_claimed_once_each_under_its_own_lease
+        claimers_at_once_get_different_jobs
+        a_burst_of_due_jobs_leaves_nobody_asleep;
+    leases:
+        a_lease_that_runs_out_requeues_and_counts
+        a_stale_token_is_refused_and_changes_nothing
+        an_extended_lease_holds
+        what_is_given_back_is_not_counted
+        a_failed_try_waits_for_the_next
+        artifacts_outlive_their_worker
+        a_job_ends_once
+        opening_frees_what_was_claimed
+        what_is_not_there_is_not_found;
+    stopping:
+        a_deadline_ends_a_queued_job_once
+        a_deadline_ends_a_running_job_and_its_worker_is_refused
+        a_deadline_ends_a_job_before_its_scheduled_start
+        a_queued_job_is_cancelled_at_once
+        a_running_job_is_asked_to_stop_once
+        a_job_that_was_called_off_does_not_go_back_to_the_queue
+        a_job_that_has_ended_is_not_cancelled
+        another_go_starts_afresh
+        only_what_failed_or_was_cancelled_has_another_go
+        deleting_hides_and_restoring_takes_it_back
+        deleting_cancels_what_has_not_ended;
+    lists:
+        pages_hold_each_job_once_newest_first
+        every_filter_and_combination
+        pages_are_stable_while_jobs_come_in
+        deleted_jobs_are_left_out_unless_asked_for;
+    events:
+        the_log_tells_everything_in_order
+        the_log_is_read_in_pages
+        a_place_in_the_log_is_never_given_twice
+        an_event_stays_as_it_was
+        each_wanted_kind_has_a_delivery_and_the_job_shows_the_latest;
+    deliveries:
+        what_is_due_first_is_claimed_first
+        an_attempt_ends_in_one_of_three_ways
+        a_stale_attempt_is_refused_and_leaves_no_record
+        what_was_cut_off_is_due_at_once
+        an_expired_lease_makes_a_delivery_due
+        the_job_shows_the_latest_delivery_only;
+    purge:
+        only_what_is_due_goes_and_with_all_that_belongs_to_it
+        a_limit_leaves_the_rest_for_the_next_time
+        a_callback_on_its_way_postpones_it
+        a_restored_job_and_one_with_another_go_stay
+        a_story_longer_than_one_step_goes_in_several
+        pictures_are_listed_until_forgotten;
+    queue:
+        paused_work_claims_nothing_and_ends_what_is_over
+        a_pause_outlasts_the_store
+        the_next_due_time_is_that_of_the_next_step
+        who_waits_is_counted_after_every_step
+        changes_wake_those_who_wait
+        a_closed_store_takes_no_steps;
+}
