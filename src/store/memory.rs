@@ -10,13 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use self::books::{Books, later};
+use self::books::Books;
 use super::{
     Audit, Ending, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, Signals, Store, StoreError,
     Submission, Submitted,
 };
 use crate::domain::delivery::{Attempt, Delivery, Verdict};
-use crate::domain::event::{Event, EventKind};
+use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, JobId, WorkerId};
 use crate::domain::job::{Artifact, Job};
 
@@ -55,7 +55,7 @@ impl MemoryStore {
         if books.closed { Err(StoreError::Closed) } else { Ok(read(&books)) }
     }
 
-    /// One step, and the wake-ups that follow from it. Each step checks before it changes anything.
+    /// One step, and the wake-ups that follow from it.
     fn step<T>(&self, step: impl FnOnce(&mut Books) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut books = self.lock();
         if books.closed {
@@ -118,59 +118,23 @@ impl Store for MemoryStore {
         ending: Ending,
         now: Timestamp,
     ) -> Result<Job, StoreError> {
-        self.step(|books| {
-            let mut job = books.job(id)?;
-            match ending {
-                Ending::Completed => job.complete(token, now)?,
-                Ending::Failed(error) => job.fail(token, error, now)?,
-                Ending::RetryAt(error, due) => job.retry_later(token, error, due, now)?,
-                Ending::Cancelled => job.stop_cancelled(token, now)?,
-                Ending::GivenBack(due) => job.give_back(token, due, now)?,
-            }
-            books.conclude(&mut job, now);
-            Ok(books.keep(job))
-        })
+        self.step(|books| books.finish(id, token, ending, now))
     }
 
     async fn cancel_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| {
-            let mut job = books.job(id)?;
-            job.cancel(now)?;
-            books.conclude(&mut job, now);
-            Ok(books.keep(job))
-        })
+        self.step(|books| books.cancel(id, now))
     }
 
     async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| {
-            let mut job = books.job(id)?;
-            job.retry(now)?;
-            books.tell(&mut job, EventKind::JobQueued, now);
-            Ok(books.keep(job))
-        })
+        self.step(|books| books.retry(id, now))
     }
 
     async fn delete_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| {
-            let mut job = books.job(id)?;
-            let had_ended = job.status.is_terminal();
-            if job.delete(now, later(now, books.policy.keep_deleted)) {
-                if !had_ended {
-                    books.conclude(&mut job, now);
-                }
-                books.tell(&mut job, EventKind::JobDeleted, now);
-            }
-            Ok(books.keep(job))
-        })
+        self.step(|books| books.delete(id, now))
     }
 
     async fn restore_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| {
-            let mut job = books.job(id)?;
-            job.restore(later(now, books.policy.keep_finished))?;
-            books.tell(&mut job, EventKind::JobRestored, now);
-            Ok(books.keep(job))
-        })
+        self.step(|books| books.restore(id, now))
     }
 
     async fn claim_deliveries(
@@ -191,12 +155,7 @@ impl Store for MemoryStore {
         verdict: Verdict,
         now: Timestamp,
     ) -> Result<Delivery, StoreError> {
-        self.step(|books| {
-            let delivery =
-                books.change_delivery(id, |delivery| delivery.settle(token, &attempt, &verdict, now))?;
-            books.attempts.insert((id, attempt.number), attempt);
-            Ok(delivery)
-        })
+        self.step(|books| books.settle(id, token, attempt, &verdict, now))
     }
 
     async fn give_back_delivery(&self, id: DeliveryId, token: u64, now: Timestamp) -> Result<(), StoreError> {

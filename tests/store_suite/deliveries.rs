@@ -50,7 +50,7 @@ pub async fn an_attempt_ends_in_one_of_three_ways(rig: &Rig) {
         .unwrap();
     assert_eq!((waits.state, waits.attempt_count, waits.lease), (DeliveryState::Pending, 1, None));
     assert_eq!((waits.next_attempt_at, &waits.last_error), (Some(at(10)), &attempt.error));
-    assert_eq!(rig.attempts_of(first.id).await.unwrap(), [attempt.clone()]);
+    assert_eq!(rig.attempts_of(first.id).await.unwrap(), std::slice::from_ref(&attempt));
     assert_eq!(rig.delivery(first.id).await.unwrap(), Some(waits.clone()));
     assert_eq!(shown(rig, id).await, waits.progress());
     assert_eq!(rig.next_due().await.unwrap().delivery, Some(at(10)));

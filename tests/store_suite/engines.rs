@@ -182,7 +182,7 @@ fn open(folder: &Path, now: Timestamp) -> SledStore {
         match SledStore::open(&folder.join("store"), options.clone(), now) {
             // A thread of sled's own may hold its file for a moment longer than the last who used it.
             Err(OpenError::Locked(_)) if waits.elapsed() < Duration::from_secs(60) => {
-                std::thread::yield_now()
+                std::thread::yield_now();
             }
             opened => return opened.unwrap(),
         }

@@ -1,17 +1,18 @@
 //! The event log, and the deliveries that follow from it.
 
 use darkroom::domain::event::{Event, EventKind};
+use darkroom::domain::id::JobId;
 use darkroom::domain::job::NewJob;
 use darkroom::store::Ending;
 
-use crate::rig::{KEEP_DELETED, Rig, at, error, job, telling};
+use crate::rig::{KEEP_DELETED, Rig, at, error, job, secs, telling, worker};
 
 fn seqs(events: &[Event]) -> Vec<u64> {
     events.iter().map(|event| event.seq).collect()
 }
 
 /// A job that goes through everything that is told of.
-async fn whole_life(rig: &Rig, new: NewJob) -> darkroom::domain::id::JobId {
+async fn whole_life(rig: &Rig, new: NewJob) -> JobId {
     let id = rig.ended(new, Ending::Failed(error()), at(1)).await.id;
     rig.retry_job(id, at(2)).await.unwrap();
     let claimed = rig.claim_one(at(3)).await;
@@ -89,8 +90,7 @@ pub async fn an_event_stays_as_it_was(rig: &Rig) {
     assert_eq!(shown.latest.unwrap().delivery, attempt.id, "it knows its own delivery");
     rig.delete_job(id, at(3)).await.unwrap();
     assert_eq!(rig.story(id).await[..1], before);
-    let (_, event) =
-        rig.claim_deliveries(crate::rig::worker(1), 1, crate::rig::secs(9), at(999)).await.unwrap().remove(0);
+    let (_, event) = rig.claim_deliveries(worker(1), 1, secs(9), at(999)).await.unwrap().remove(0);
     assert_eq!(event, before[0]);
 }
 

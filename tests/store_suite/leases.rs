@@ -1,18 +1,11 @@
 //! Who may work on a job, for how long, and what becomes of it afterwards.
 
 use darkroom::domain::event::EventKind;
-use darkroom::domain::job::{Job, JobStatus, TransitionError};
+use darkroom::domain::id::{DeliveryId, JobId};
+use darkroom::domain::job::{Job, JobStatus, NewJob, TransitionError};
 use darkroom::store::{Ending, StoreError};
 
-use crate::rig::{LEASE, Rig, artifact, at, error, job, job_id, secs, telling, worker};
-
-fn stale<T>(result: Result<T, StoreError>) -> bool {
-    matches!(result, Err(StoreError::Transition(TransitionError::StaleLease)))
-}
-
-fn wrong_state<T>(result: Result<T, StoreError>, status: JobStatus) -> bool {
-    matches!(result, Err(StoreError::Transition(TransitionError::WrongState(found))) if found == status)
-}
+use crate::rig::{KEEP_FINISHED, LEASE, Rig, artifact, at, error, job, job_id, secs, telling, worker};
 
 fn every_ending() -> [Ending; 6] {
     [
@@ -26,12 +19,7 @@ fn every_ending() -> [Ending; 6] {
 }
 
 /// Insists that whoever comes with this token is refused, and that nothing has changed by it.
-async fn is_fenced_off(
-    rig: &Rig,
-    id: darkroom::domain::id::JobId,
-    token: u64,
-    refused: fn(&StoreError) -> bool,
-) {
+async fn is_fenced_off(rig: &Rig, id: JobId, token: u64, refused: fn(&StoreError) -> bool) {
     let before =
         (rig.stored(id).await, rig.story(id).await, rig.next_due().await.unwrap(), rig.waiting_jobs());
     assert!(rig.extend_job(id, token, at(9_999)).await.is_err_and(|error| refused(&error)));
@@ -166,10 +154,10 @@ pub async fn a_job_ends_once(rig: &Rig) {
     ] {
         let done = rig.ended(job(n, at(0)), ending, at(0)).await;
         assert_eq!((done.status, done.finished_at, done.lease), (status, Some(at(0)), None));
-        assert_eq!(done.purge_at, Some(at(crate::rig::KEEP_FINISHED)));
+        assert_eq!(done.purge_at, Some(at(KEEP_FINISHED)));
         assert_eq!(rig.stored(done.id).await, done);
         let again = rig.finish_job(done.id, done.lease_token, Ending::Completed, at(1)).await;
-        assert!(wrong_state(again, status));
+        assert!(again.is_err_and(|error| has_ended(&error)));
         let story = rig.story(done.id).await;
         assert_eq!(story.last().unwrap().job, done.snapshot());
         assert_eq!(story.iter().filter(|event| EventKind::TERMINAL.contains(&event.kind)).count(), 1);
@@ -180,7 +168,7 @@ pub async fn a_job_ends_once(rig: &Rig) {
 
 pub async fn opening_frees_what_was_claimed(rig: &Rig) {
     let told = telling(&[EventKind::JobQueued]);
-    let new = |n| darkroom::domain::job::NewJob { callback: told.clone(), ..job(n, at(0)) };
+    let new = |n| NewJob { callback: told.clone(), ..job(n, at(0)) };
     rig.accept_all([new(1), new(2)], at(0)).await;
     let jobs = rig.claim(2, at(0)).await;
     let sending = rig.claim_attempts(5, at(0)).await;
@@ -197,7 +185,7 @@ pub async fn opening_frees_what_was_claimed(rig: &Rig) {
     let story = [EventKind::JobQueued, EventKind::JobStarted, EventKind::JobCancelled];
     assert_eq!(rig.told(stopped.id).await, story);
     assert_eq!(rig.waiting_jobs(), 1);
-    assert!(stale(rig.extend_job(jobs[0].id, jobs[0].lease_token, at(99)).await));
+    is_fenced_off(rig, freed.id, jobs[0].lease_token, is_stale).await;
     for delivery in &sending {
         let freed = rig.delivery(delivery.id).await.unwrap().unwrap();
         assert_eq!((freed.next_attempt_at, freed.attempt_count), (Some(at(5)), 0));
@@ -224,7 +212,7 @@ pub async fn what_is_not_there_is_not_found(rig: &Rig) {
     assert!(matches!(noted, Err(StoreError::NotFound)));
     assert_eq!(rig.story(id).await, []);
     assert_eq!(rig.deliveries_of(id).await.unwrap(), []);
-    let delivery = darkroom::domain::id::DeliveryId::new(at(0), &[1; 10]);
+    let delivery = DeliveryId::new(at(0), &[1; 10]);
     assert_eq!(rig.delivery(delivery).await.unwrap(), None);
     assert_eq!(rig.attempts_of(delivery).await.unwrap(), []);
     let given_back = rig.give_back_delivery(delivery, 1, at(9)).await;

@@ -142,3 +142,23 @@ pub async fn deleted_jobs_are_left_out_unless_asked_for(rig: &Rig) {
         "purged is gone from every list"
     );
 }
+
+pub async fn a_job_that_moves_on_is_in_every_list_once(rig: &Rig) {
+    let jobs = rig.accept_all((0..20).map(|n| job(n, at(1))), at(1)).await;
+    let mut expected = ids(&jobs);
+    expected.reverse();
+    for _ in 0..rig.many(100) / 5 {
+        let move_on = async {
+            for job in rig.claim(5, at(2)).await {
+                rig.finish(&job, Ending::GivenBack(None), at(2)).await;
+            }
+        };
+        let read = async {
+            for of in [None, Some(client("a"))].into_iter().cycle().take(10) {
+                let query = JobQuery { client: of, limit: 100, ..JobQuery::default() };
+                assert_eq!(ids(&rig.jobs(query).await.unwrap().jobs), expected);
+            }
+        };
+        tokio::join!(move_on, read);
+    }
+}

@@ -532,11 +532,7 @@ impl Side {
                 .map(|(delivery, attempts)| (self.canonical_delivery(delivery), attempts))
                 .collect(),
             garbage: store.garbage(usize::MAX).await.unwrap(),
-            next_due: NextDue {
-                job: from_now(due.job),
-                delivery: from_now(due.delivery),
-                deadline: from_now(due.deadline),
-            },
+            next_due: NextDue { job: from_now(due.job), delivery: from_now(due.delivery), ..due },
             waiting_jobs: store.waiting_jobs(),
             paused: store.paused(),
             last_event: *store.signals().events.borrow(),

@@ -1,12 +1,13 @@
 //! The queue as a whole: pausing, the next due time, who waits, wake-ups, and closing.
 
+use darkroom::domain::delivery::Verdict;
 use darkroom::domain::event::EventKind;
 use darkroom::domain::job::{JobStatus, NewJob};
 use darkroom::store::{Ending, Paused, StoreError};
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 
-use crate::rig::{LEASE, Rig, at, error, failed_attempt, job, telling};
+use crate::rig::{LEASE, Rig, at, error, failed_attempt, job, secs, telling, worker};
 
 const WORK: Paused = Paused { intake: false, work: true };
 
@@ -59,7 +60,7 @@ pub async fn the_next_due_time_is_that_of_the_next_step(rig: &Rig) {
     rig.accept(NewJob { start_at: Some(at(100)), ..job(1, at(0)) }, at(0)).await;
     assert_eq!(due().await.job, Some(at(100)));
     rig.accept(NewJob { start_at: Some(at(90)), deadline_ms: Some(80_000), ..job(2, at(0)) }, at(0)).await;
-    assert_eq!(due().await.job, Some(at(80)));
+    assert_eq!((due().await.job, due().await.deadline), (Some(at(80)), Some(at(80))));
     rig.accept(NewJob { callback: telling(&EventKind::TERMINAL), ..job(3, at(0)) }, at(0)).await;
     assert!(due().await.job.is_some_and(|due| due <= at(0)), "one is ready");
     assert_eq!(due().await.delivery, None);
@@ -74,10 +75,10 @@ pub async fn the_next_due_time_is_that_of_the_next_step(rig: &Rig) {
     assert_eq!((due().await.job, due().await.delivery), (Some(at(80)), Some(at(61))));
     // The deadline's passing is a step of its own.
     rig.claims_nothing(at(80)).await;
-    assert_eq!(due().await.job, Some(at(100)));
+    assert_eq!((due().await.job, due().await.deadline), (Some(at(100)), None));
     let attempt = rig.claim_attempt(at(61)).await;
     assert_eq!(due().await.delivery, Some(at(61 + LEASE)));
-    let verdict = darkroom::domain::delivery::Verdict::RetryAt(at(200));
+    let verdict = Verdict::RetryAt(at(200));
     rig.settle_delivery(attempt.id, 1, failed_attempt(attempt.attempt_count + 1, at(61)), verdict, at(62))
         .await
         .unwrap();
@@ -123,18 +124,7 @@ pub async fn who_waits_is_counted_after_every_step(rig: &Rig) {
     waits(1);
     rig.restore_job(id, at(44)).await.unwrap();
     waits(1);
-    let Ok(darkroom::store::Submitted::Created(late)) = rig
-        .submit(
-            darkroom::store::Submission {
-                job: NewJob { deadline_ms: Some(1_000), ..job(3, at(45)) },
-                idempotency: None,
-            },
-            at(45),
-        )
-        .await
-    else {
-        panic!("a new job")
-    };
+    let late = rig.accept(NewJob { deadline_ms: Some(1_000), ..job(3, at(45)) }, at(45)).await;
     waits(2);
     rig.sweep_jobs(at(46)).await.unwrap();
     waits(1);
@@ -152,7 +142,9 @@ pub async fn changes_wake_those_who_wait(rig: &Rig) {
     let (jobs, deliveries) = (&rig.signals().jobs, &rig.signals().deliveries);
     let mut events = rig.signals().events.subscribe();
     // Opening may have told of something.
-    (woken(jobs), woken(deliveries), events.mark_unchanged());
+    woken(jobs);
+    woken(deliveries);
+    events.mark_unchanged();
 
     let wanted = NewJob { callback: telling(&EventKind::TERMINAL), ..job(1, at(0)) };
     rig.accept(wanted, at(0)).await;
@@ -186,9 +178,6 @@ pub async fn a_closed_store_takes_no_steps(rig: &Rig) {
     rig.close().await;
     let closed = rig.cancel_job(job(1, at(0)).id, at(1)).await;
     assert!(matches!(closed, Err(StoreError::Closed)), "{closed:?}");
-    assert!(matches!(
-        rig.claim_jobs(crate::rig::worker(1), 1, crate::rig::secs(9), at(1)).await,
-        Err(StoreError::Closed)
-    ));
+    assert!(matches!(rig.claim_jobs(worker(1), 1, secs(9), at(1)).await, Err(StoreError::Closed)));
     rig.close().await;
 }

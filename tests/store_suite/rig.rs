@@ -12,7 +12,7 @@ use darkroom::domain::id::{JobId, WorkerId};
 use darkroom::domain::image::{Format, Variant};
 use darkroom::domain::job::{Artifact, Callback, Input, Job, JobError, JobStatus, NewJob, Priority};
 use darkroom::domain::secret::SigningSecret;
-use darkroom::store::{Ending, Idempotency, JobQuery, Policy, Store, Submission, Submitted};
+use darkroom::store::{Ending, Idempotency, JobQuery, Policy, Store, StoreError, Submission, Submitted};
 use jiff::Timestamp;
 use tokio::runtime::Runtime;
 
@@ -75,7 +75,7 @@ impl Rig {
     }
 
     async fn is_closed(&self) -> bool {
-        matches!(self.sweep_jobs(at(0)).await, Err(darkroom::store::StoreError::Closed))
+        matches!(self.sweep_jobs(at(0)).await, Err(StoreError::Closed))
     }
 
     /// A new job.

@@ -3,7 +3,7 @@
 use darkroom::domain::event::EventKind::{
     JobCancelled, JobCompleted, JobDeleted, JobFailed, JobQueued, JobRestored, JobStarted,
 };
-use darkroom::domain::job::{JobStatus, NewJob, TransitionError};
+use darkroom::domain::job::{Job, JobStatus, NewJob, TransitionError};
 use darkroom::store::{Ending, StoreError};
 
 use crate::rig::{KEEP_DELETED, KEEP_FINISHED, LEASE, Rig, artifact, at, error, ids, job};
@@ -12,8 +12,8 @@ fn until(n: u32, deadline_ms: u64) -> NewJob {
     NewJob { deadline_ms: Some(deadline_ms), ..job(n, at(0)) }
 }
 
-fn refused<T>(result: Result<T, StoreError>, why: TransitionError) -> bool {
-    matches!(result, Err(StoreError::Transition(found)) if found == why)
+fn refused(result: Result<Job, StoreError>, why: TransitionError) -> bool {
+    result.is_err_and(|error| matches!(error, StoreError::Transition(found) if found == why))
 }
 
 pub async fn a_deadline_ends_a_queued_job_once(rig: &Rig) {

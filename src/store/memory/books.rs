@@ -1,4 +1,4 @@
-//! What a store holds, and what its steps do with it.
+//! The records, and every step over them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,26 +7,28 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::entropy;
 use crate::domain::client::ClientId;
-use crate::domain::delivery::{Attempt, Delivery, DeliveryState, StaleDelivery};
+use crate::domain::delivery::{Attempt, Delivery, DeliveryState, StaleDelivery, Verdict};
 use crate::domain::event::{Event, EventKind};
 use crate::domain::id::{DeliveryId, EventId, JobId, WorkerId};
 use crate::domain::job::{Job, JobError, JobStatus, TransitionError};
 use crate::store::{
-    Audit, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, StoreError, Submission, Submitted,
+    Audit, Ending, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, StoreError, Submission,
+    Submitted,
 };
 
 /// How long a job is kept on whose callback is still on its way when its time has come.
 const POSTPONED_BY: Duration = Duration::from_secs(3600);
 
+/// All there is. Each step checks before it changes anything.
 pub(super) struct Books {
-    pub(super) policy: Policy,
+    policy: Policy,
     pub(super) jobs: BTreeMap<JobId, Job>,
     /// By `seq`.
     pub(super) events: BTreeMap<u64, Event>,
     /// By the `seq` of the event: each has one at most.
     pub(super) deliveries: BTreeMap<u64, Delivery>,
-    pub(super) attempts: BTreeMap<(DeliveryId, u32), Attempt>,
-    pub(super) idempotency: BTreeMap<(ClientId, String), (JobId, [u8; 32])>,
+    attempts: BTreeMap<(DeliveryId, u32), Attempt>,
+    idempotency: BTreeMap<(ClientId, String), (JobId, [u8; 32])>,
     pub(super) garbage: BTreeMap<JobId, Garbage>,
     pub(super) paused: Paused,
     pub(super) last_seq: u64,
@@ -52,11 +54,11 @@ impl Books {
         }
     }
 
-    pub(super) fn job(&self, id: JobId) -> Result<Job, StoreError> {
+    fn job(&self, id: JobId) -> Result<Job, StoreError> {
         self.jobs.get(&id).cloned().ok_or(StoreError::NotFound)
     }
 
-    pub(super) fn keep(&mut self, job: Job) -> Job {
+    fn keep(&mut self, job: Job) -> Job {
         self.jobs.insert(job.id, job.clone());
         job
     }
@@ -132,12 +134,77 @@ impl Books {
     }
 
     /// The first ready job of the client whose name follows that of the last turn, or else of the first client.
-    pub(super) fn next_ready(&self) -> Option<Job> {
+    fn next_ready(&self) -> Option<Job> {
         let ready = || self.jobs.values().filter(|job| is_ready(job));
         let clients: BTreeSet<_> = ready().map(|job| &job.client).collect();
         let next = clients.iter().find(|client| self.turn.as_ref().is_none_or(|turn| turn < client));
         let client = next.or_else(|| clients.first())?;
         ready().filter(|job| job.client == **client).min_by_key(|job| (job.priority, job.id)).cloned()
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        id: JobId,
+        token: u64,
+        ending: Ending,
+        now: Timestamp,
+    ) -> Result<Job, StoreError> {
+        let mut job = self.job(id)?;
+        match ending {
+            Ending::Completed => job.complete(token, now)?,
+            Ending::Failed(error) => job.fail(token, error, now)?,
+            Ending::RetryAt(error, due) => job.retry_later(token, error, due, now)?,
+            Ending::Cancelled => job.stop_cancelled(token, now)?,
+            Ending::GivenBack(due) => job.give_back(token, due, now)?,
+        }
+        self.conclude(&mut job, now);
+        Ok(self.keep(job))
+    }
+
+    pub(super) fn cancel(&mut self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        let mut job = self.job(id)?;
+        job.cancel(now)?;
+        self.conclude(&mut job, now);
+        Ok(self.keep(job))
+    }
+
+    pub(super) fn retry(&mut self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        let mut job = self.job(id)?;
+        job.retry(now)?;
+        self.tell(&mut job, EventKind::JobQueued, now);
+        Ok(self.keep(job))
+    }
+
+    pub(super) fn delete(&mut self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        let mut job = self.job(id)?;
+        let had_ended = job.status.is_terminal();
+        if job.delete(now, later(now, self.policy.keep_deleted)) {
+            if !had_ended {
+                self.conclude(&mut job, now);
+            }
+            self.tell(&mut job, EventKind::JobDeleted, now);
+        }
+        Ok(self.keep(job))
+    }
+
+    pub(super) fn restore(&mut self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        let mut job = self.job(id)?;
+        job.restore(later(now, self.policy.keep_finished))?;
+        self.tell(&mut job, EventKind::JobRestored, now);
+        Ok(self.keep(job))
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        id: DeliveryId,
+        token: u64,
+        attempt: Attempt,
+        verdict: &Verdict,
+        now: Timestamp,
+    ) -> Result<Delivery, StoreError> {
+        let delivery = self.change_delivery(id, |delivery| delivery.settle(token, &attempt, verdict, now))?;
+        self.attempts.insert((id, attempt.number), attempt);
+        Ok(delivery)
     }
 
     pub(super) fn sweep(&mut self, now: Timestamp) -> Result<(), StoreError> {
@@ -190,14 +257,14 @@ impl Books {
         Ok(claimed)
     }
 
-    pub(super) fn conclude(&mut self, job: &mut Job, now: Timestamp) {
+    fn conclude(&mut self, job: &mut Job, now: Timestamp) {
         if let Some(kind) = job.status.ending() {
             job.keep_until(later(now, self.policy.keep_finished));
             self.tell(job, kind, now);
         }
     }
 
-    pub(super) fn tell(&mut self, job: &mut Job, kind: EventKind, now: Timestamp) {
+    fn tell(&mut self, job: &mut Job, kind: EventKind, now: Timestamp) {
         self.last_seq += 1;
         let mut event = Event {
             id: EventId::new(now, &entropy()),
@@ -342,6 +409,6 @@ fn due<K, R: Clone>(
     due
 }
 
-pub(super) fn later(now: Timestamp, by: Duration) -> Timestamp {
+fn later(now: Timestamp, by: Duration) -> Timestamp {
     SignedDuration::try_from(by).ok().and_then(|by| now.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
 }

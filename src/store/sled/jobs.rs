@@ -13,7 +13,7 @@ use crate::clock::entropy;
 use crate::domain::delivery::Delivery;
 use crate::domain::event::{Event, EventKind};
 use crate::domain::id::{DeliveryId, EventId, JobId, WorkerId};
-use crate::domain::job::{Job, JobError, JobStatus};
+use crate::domain::job::{Job, JobError};
 use crate::store::{Ending, JobPage, JobQuery, Paused, StoreError, Submission, Submitted};
 
 /// Entries of each kind that one sweep deals with; the next goes on.
@@ -186,14 +186,11 @@ pub(super) fn list(engine: &Engine, query: &JobQuery) -> Result<JobPage, StoreEr
     let prefixes = match (&query.client, &query.tag) {
         (None, _) => vec![vec![keys::JOB]],
         (Some(client), Some(tag)) => vec![keys::job_tag_prefix(client, tag)],
-        (Some(client), None) => JobStatus::ALL
-            .into_iter()
-            .filter(|status| query.status.is_none_or(|wanted| wanted == *status))
-            .flat_map(|status| {
-                let lists = [Some(false), query.include_deleted.then_some(true)];
-                lists.into_iter().flatten().map(move |deleted| keys::job_list_prefix(client, deleted, status))
-            })
-            .collect(),
+        (Some(client), None) => {
+            let lists = [Some(false), query.include_deleted.then_some(true)];
+            let prefix = |deleted| keys::job_list_prefix(client, deleted, query.status);
+            lists.into_iter().flatten().map(prefix).collect()
+        }
     };
     let lists = prefixes.iter().map(|prefix| {
         let entries = engine.scan(keys::ids(prefix, first, end)).rev();
@@ -208,7 +205,10 @@ pub(super) fn list(engine: &Engine, query: &JobQuery) -> Result<JobPage, StoreEr
             break;
         }
         let id = id?;
-        last = Some(id);
+        // Deleted or restored meanwhile, it is in both lists.
+        if last.replace(id) == Some(id) {
+            continue;
+        }
         // The page is read while jobs move on: an entry may be older than its job.
         match get(engine, id) {
             Ok(job) => page.jobs.extend(job.filter(|job| query.matches(job))),

@@ -65,14 +65,15 @@ fn text(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// By client, deleted or not, and status; then the newest last.
-pub(super) fn job_list(client: &ClientId, deleted: bool, status: JobStatus, id: JobId) -> Key {
+/// By client, deleted or not, and status; then the newest last. Those of any status have a list of their own: several
+/// that are read one after another miss a job that moves from one to another meanwhile, or have it twice.
+pub(super) fn job_list(client: &ClientId, deleted: bool, status: Option<JobStatus>, id: JobId) -> Key {
     [job_list_prefix(client, deleted, status).as_slice(), id.as_bytes()].concat()
 }
 
 /// What the keys of one list begin with.
-pub(super) fn job_list_prefix(client: &ClientId, deleted: bool, status: JobStatus) -> Key {
-    key(JOB_LIST, &[&text(client.as_str()), &[u8::from(deleted), status_byte(status)]])
+pub(super) fn job_list_prefix(client: &ClientId, deleted: bool, status: Option<JobStatus>) -> Key {
+    key(JOB_LIST, &[&text(client.as_str()), &[u8::from(deleted), status.map_or(ANY_STATUS, status_byte)]])
 }
 
 pub(super) fn job_tag(client: &ClientId, tag: &str, id: JobId) -> Key {
@@ -161,6 +162,9 @@ pub(super) fn delivery_lease(until: Timestamp, id: DeliveryId) -> Key {
 pub(super) fn attempt(delivery: DeliveryId, number: u32) -> Key {
     key(ATTEMPT, &[delivery.as_bytes(), &number.to_be_bytes()])
 }
+
+/// In the place of a status.
+const ANY_STATUS: u8 = u8::MAX;
 
 fn status_byte(status: JobStatus) -> u8 {
     match status {
@@ -253,14 +257,14 @@ mod tests {
     #[test]
     fn a_list_ends_before_its_cursor_and_within_its_client_and_status() {
         let (client, other): (ClientId, ClientId) = ("a".parse().unwrap(), "a0".parse().unwrap());
-        let prefix = job_list_prefix(&client, false, JobStatus::Failed);
+        let prefix = job_list_prefix(&client, false, Some(JobStatus::Failed));
         let all = ids(&prefix, None, None);
-        assert!(all.contains(&job_list(&client, false, JobStatus::Failed, job_id(0xff))));
-        assert!(!all.contains(&job_list(&client, false, JobStatus::Completed, job_id(1))));
-        assert!(!all.contains(&job_list(&client, true, JobStatus::Failed, job_id(1))));
-        assert!(!all.contains(&job_list(&other, false, JobStatus::Failed, job_id(1))));
+        assert!(all.contains(&job_list(&client, false, Some(JobStatus::Failed), job_id(0xff))));
+        assert!(!all.contains(&job_list(&client, false, Some(JobStatus::Completed), job_id(1))));
+        assert!(!all.contains(&job_list(&client, true, Some(JobStatus::Failed), job_id(1))));
+        assert!(!all.contains(&job_list(&other, false, Some(JobStatus::Failed), job_id(1))));
         let part = ids(&prefix, Some(job_id(2)), Some(job_id(4)));
-        let has = |n| part.contains(&job_list(&client, false, JobStatus::Failed, job_id(n)));
+        let has = |n| part.contains(&job_list(&client, false, Some(JobStatus::Failed), job_id(n)));
         assert_eq!([1, 2, 3, 4].map(has), [false, true, true, false]);
     }
 

@@ -76,7 +76,8 @@ impl Indexed for Job {
 
     fn index(&self) -> Vec<Key> {
         let (id, client) = (self.id, &self.client);
-        let mut index = vec![keys::job_list(client, self.deleted_at.is_some(), self.status, id)];
+        let list = |status| keys::job_list(client, self.deleted_at.is_some(), status, id);
+        let mut index = vec![list(None), list(Some(self.status))];
         index.extend(self.tags.iter().map(|tag| keys::job_tag(client, tag, id)));
         match (self.status, self.due_at) {
             (JobStatus::Queued, Some(due)) => index.push(keys::job_waits(due, id)),
