@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::{Builder, Uuid};
 
 /// The random part of an id: 74 of these 80 bits are used.
@@ -29,8 +29,7 @@ fn uuid_v7(now: Timestamp, entropy: &Entropy) -> Uuid {
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Uuid);
 
         impl $name {
@@ -80,6 +79,27 @@ macro_rules! id {
                     .ok_or(IdError { prefix: $prefix })
             }
         }
+
+        /// The text where people read it, the 16 bytes elsewhere.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    self.0.serialize(serializer)
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+                } else {
+                    Uuid::deserialize(deserializer).map(Self)
+                }
+            }
+        }
     };
 }
 
@@ -92,6 +112,35 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+/// The serde form of a hash: hexadecimal where people read it, the 32 bytes elsewhere.
+pub mod hash {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    /// Writes it.
+    pub fn serialize<S: Serializer>(hash: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&super::hex(hash))
+        } else {
+            hash.serialize(serializer)
+        }
+    }
+
+    /// Reads it.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+        if !deserializer.is_human_readable() {
+            return <[u8; 32]>::deserialize(deserializer);
+        }
+        let text = String::deserialize(deserializer)?;
+        let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)?.try_into().ok()).collect();
+        let (pairs, rest) = digits.as_chunks::<2>();
+        let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+        match <[u8; 32]>::try_from(bytes) {
+            Ok(hash) if rest.is_empty() && text.len() == 64 => Ok(hash),
+            _ => Err(de::Error::custom("expected 64 hexadecimal digits")),
+        }
+    }
 }
 
 id!(
@@ -132,6 +181,15 @@ mod tests {
         assert!(early.to_string() < late.to_string());
         assert_eq!(early.to_string().parse(), Ok(early));
         assert_eq!(JobId::from_bytes(*early.as_bytes()), early);
+    }
+
+    /// Stores hold them so: a change is another layout of records.
+    #[test]
+    fn where_nobody_reads_it_an_id_is_its_bytes() {
+        let id = JobId::from_bytes([7; 16]);
+        let bytes = postcard::to_allocvec(&id).unwrap();
+        assert_eq!(bytes, [&[16][..], &[7; 16]].concat());
+        assert_eq!(postcard::from_bytes(&bytes), Ok(id));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use url::Url;
 use super::client::ClientId;
 use super::delivery::DeliveryState;
 use super::event::EventKind;
-use super::id::{DeliveryId, JobId, WorkerId};
+use super::id::{DeliveryId, JobId, WorkerId, hash};
 use super::image::{Format, Variant};
 use super::secret::SigningSecret;
 
@@ -157,6 +157,7 @@ pub struct Input {
     /// Pixels, as displayed.
     pub height: u32,
     /// SHA-256 (FIPS 180-4) of the bytes.
+    #[serde(with = "hash")]
     pub sha256: [u8; 32],
 }
 
@@ -174,6 +175,7 @@ pub struct Artifact {
     /// Pixels.
     pub height: u32,
     /// SHA-256 (FIPS 180-4) of the bytes.
+    #[serde(with = "hash")]
     pub sha256: [u8; 32],
 }
 
