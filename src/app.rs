@@ -34,6 +34,8 @@ const SETTLE_MARGIN: Duration = Duration::from_secs(15);
 /// What is left after the drain's deadline for what was cut off to be given back.
 const GIVE_BACK_TIME: Duration = Duration::from_secs(2);
 
+pub mod backup;
+
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -56,6 +58,12 @@ pub enum StartError {
     /// The file with the signing secret holds none.
     #[error("{} does not hold a signing secret (whsec_…)", .0.display())]
     SigningSecret(PathBuf),
+    /// An import was begun there and has not come to its end.
+    #[error(
+        "an import into {} was not finished (or still runs); empty that folder and import again",
+        .0.display()
+    )]
+    Unfinished(PathBuf),
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -165,6 +173,7 @@ fn sender_config(config: &Config) -> SenderConfig {
 fn settings(config: &Config, base_url: &str) -> Settings {
     Settings {
         base_url: base_url.to_owned(),
+        signing_secret_file: config.storage.signing_secret_file(),
         limits: config.imaging.limits(),
         max_upload_bytes: config.server.max_upload_bytes,
         body_idle: Duration::from_millis(config.server.body_idle_timeout_ms),
@@ -185,8 +194,15 @@ struct Files {
     signing_secret: SigningSecret,
 }
 
-/// The store goes first: its lock keeps a second process from everything else in the folder.
 fn open_files(config: &Config, source: String, clock: &Clock) -> Result<Files, StartError> {
+    backup::refuse_unfinished(&config.storage)?;
+    let (store, blobs) = open_store(config, source, clock)?;
+    let signing_secret = signing_secret(config)?;
+    Ok(Files { store, blobs, signing_secret })
+}
+
+/// The store goes first: its lock keeps a second process from everything else in the folder.
+fn open_store(config: &Config, source: String, clock: &Clock) -> Result<(SledStore, Blobs), StartError> {
     let folder = &config.storage.data_dir;
     let failed = |source| StartError::Data { path: folder.clone(), source };
     std::fs::create_dir_all(folder).map_err(failed)?;
@@ -198,8 +214,7 @@ fn open_files(config: &Config, source: String, clock: &Clock) -> Result<Files, S
     let options = Options { cache_bytes: config.storage.cache_mib.saturating_mul(1024 * 1024), policy };
     let store = SledStore::open(&config.storage.store_dir(), options, clock.now())?;
     let blobs = Blobs::open(folder).map_err(failed)?;
-    let signing_secret = signing_secret(config)?;
-    Ok(Files { store, blobs, signing_secret })
+    Ok((store, blobs))
 }
 
 /// The configured secret, or the one that the first start made and kept.
@@ -217,16 +232,20 @@ fn signing_secret(config: &Config) -> Result<SigningSecret, StartError> {
 fn read_or_make_secret(path: &Path) -> io::Result<String> {
     match std::fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let secret = SigningSecret::from_entropy(entropy()).expose_text();
-            let mut options = std::fs::File::options();
-            options.write(true).create_new(true);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let mut file = options.open(path)?;
-            file.write_all(format!("{secret}\n").as_bytes())?;
-            file.sync_all()?;
-            Ok(secret)
+            let secret = SigningSecret::from_entropy(entropy());
+            write_secret(path, &secret)?;
+            Ok(secret.expose_text())
         }
         other => other,
     }
+}
+
+fn write_secret(path: &Path, secret: &SigningSecret) -> io::Result<()> {
+    let mut options = std::fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(format!("{}\n", secret.expose_text()).as_bytes())?;
+    file.sync_all()
 }

@@ -59,8 +59,7 @@ impl Blobs {
 
     /// Begins to receive a blob. Dropped before [`Upload::store`], it leaves nothing behind.
     pub async fn receive(&self) -> io::Result<Upload> {
-        let name = u128::from_le_bytes(entropy());
-        let path = self.uploads().join(format!("{name:032x}.part"));
+        let path = self.new_part();
         let file = File::options().read(true).write(true).create_new(true).open(&path).await?;
         Ok(Upload {
             file: BufWriter::with_capacity(WRITE_BUFFER, file),
@@ -75,6 +74,14 @@ impl Blobs {
         let mut upload = self.receive().await?;
         upload.write(bytes).await?;
         upload.finish().await?.store(self, job, name).await
+    }
+
+    /// A file for what does not fit into memory; it has no name and is gone when it is closed. It blocks.
+    pub fn scratch(&self) -> io::Result<StdFile> {
+        let path = self.new_part();
+        let file = StdFile::options().read(true).write(true).create_new(true).open(&path)?;
+        std::fs::remove_file(&path)?;
+        Ok(file)
     }
 
     /// Opens a blob for reading; the second value is its size in bytes.
@@ -99,6 +106,11 @@ impl Blobs {
 
     fn uploads(&self) -> PathBuf {
         self.root.join("uploads")
+    }
+
+    fn new_part(&self) -> PathBuf {
+        let name = u128::from_le_bytes(entropy());
+        self.uploads().join(format!("{name:032x}.part"))
     }
 
     /// An id ends in random digits, so the last two spread blobs evenly over 256 folders.
@@ -228,6 +240,21 @@ mod tests {
         assert_eq!(uploads(root.path()), 0);
         drop(blobs.receive().await.unwrap().finish().await.unwrap());
         assert_eq!(uploads(root.path()), 0);
+    }
+
+    #[test]
+    fn a_scratch_file_has_no_name() {
+        use std::io::{Read as _, Seek as _, Write as _};
+
+        let root = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(root.path()).unwrap();
+        let mut file = blobs.scratch().unwrap();
+        assert_eq!(uploads(root.path()), 0);
+        file.write_all(b"abc").unwrap();
+        file.rewind().unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "abc");
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use self::problem::Code;
 use self::resource::Resource;
 use crate::service::Service;
 
+mod backup;
 mod body;
 mod deliveries;
 mod envelope;
@@ -36,6 +37,7 @@ fn table(service: &Arc<Service>) -> Vec<Resource> {
         at("/v1/deliveries/{id}").get(deliveries::show),
         at("/v1/deliveries/{id}/attempts").get(deliveries::attempts),
         at("/v1/events").get(events::feed),
+        at("/v1/backup").get(backup::download),
         at("/").get(root::links),
         at("/problems/{code}").get(root::problem),
         at("/health/live").get(root::live),

@@ -1,6 +1,7 @@
 //! The use-cases. Everything that starts work (a request, an operator, time) drives these, and only these.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::notify::webhook::guard::Guard;
 use crate::notify::webhook::sender::Sender;
 use crate::store::{Signals, Store};
 
+pub mod backup;
 pub mod deliver;
 pub mod error;
 pub mod intake;
@@ -49,6 +51,8 @@ pub struct Parts {
 pub struct Settings {
     /// What every link begins with, without a slash at the end.
     pub base_url: String,
+    /// Where a signing secret that was made here is kept, for backups.
+    pub signing_secret_file: PathBuf,
     /// What a picture may cost.
     pub limits: Limits,
     /// The largest picture, in bytes.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::problem::Problem;
-use crate::app::StartError;
+use crate::app::{self, StartError};
 use crate::config::ConfigError;
 use crate::telemetry::InitError;
 
@@ -31,6 +31,8 @@ pub(super) enum CliError {
     Log(#[from] InitError),
     #[error("the service cannot start")]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Backup(#[from] app::backup::Error),
     /// A second signal, while the service drained.
     #[error("stopped at once; what was accepted goes on at the next start")]
     Aborted,

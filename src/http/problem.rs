@@ -35,6 +35,7 @@ pub(super) enum Code {
     QueueFull,
     Stopping,
     StorageFull,
+    BackupRunning,
     Internal,
 }
 
@@ -49,7 +50,7 @@ pub(super) struct Row {
 
 /// The catalogue, in the order of [`Code`].
 #[rustfmt::skip]
-pub(super) const CATALOGUE: [Row; 20] = [
+pub(super) const CATALOGUE: [Row; 21] = [
     Row { code: Code::RouteNotFound, status: S::NOT_FOUND, slug: "route-not-found", title: "There is nothing at this URL",
           advice: "Start at / and follow the links." },
     Row { code: Code::NotFound, status: S::NOT_FOUND, slug: "not-found", title: "There is no such resource",
@@ -88,6 +89,8 @@ pub(super) const CATALOGUE: [Row; 20] = [
           advice: "Repeat the request after Retry-After." },
     Row { code: Code::StorageFull, status: S::INSUFFICIENT_STORAGE, slug: "storage-full", title: "There is no room left",
           advice: "Repeat the request later; what was accepted is not affected." },
+    Row { code: Code::BackupRunning, status: S::CONFLICT, slug: "backup-running", title: "Another backup is under way",
+          advice: "Repeat the request when that one has ended." },
     Row { code: Code::Internal, status: S::INTERNAL_SERVER_ERROR, slug: "internal", title: "Something went wrong on our side",
           advice: "Repeat the request; if it stays, report request_id." },
 ];
@@ -239,6 +242,7 @@ impl From<ServiceError> for Problem {
             ServiceError::IdempotencyKeyReused => Code::IdempotencyKeyReused,
             ServiceError::IdempotencyKeyInFlight => Code::IdempotencyKeyInFlight,
             ServiceError::NotFound { .. } => Code::NotFound,
+            ServiceError::BackupRunning => Code::BackupRunning,
             ServiceError::Store(_) | ServiceError::Io(_) => {
                 // What it was is for the log; the client gets the id by which it is found there.
                 tracing::error!(error = &error as &dyn std::error::Error, "a request failed");

@@ -38,7 +38,7 @@ pub(super) fn audit(engine: &Engine) -> Result<Audit, StoreError> {
         match decode::<Job>(&value) {
             Ok(job) => story(engine, &job, &mut expected, &mut audit)?,
             Err(error) => {
-                audit.fault(format!("the job at {} cannot be read: {error}", crate::domain::id::hex(&key)))
+                audit.fault(format!("the job at {} cannot be read: {error}", crate::domain::id::hex(&key)));
             }
         }
     }
