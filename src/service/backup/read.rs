@@ -85,77 +85,107 @@ fn walk(
         .flat_map(|records| records.map_or_else(|error| vec![Err(error)], |records| named(&records)));
     let mut archive = open(file)?;
     let mut entries = archive.entries().map_err(unreadable)?;
-    let mut digest = Sha256::new();
-
+    let mut pass = Pass::default();
     let mut first = entries.next().ok_or(BackupError::NotAnExport)?.map_err(|_| BackupError::NotAnExport)?;
-    if name_of(&first)? != HEADER {
-        return Err(BackupError::NotAnExport);
-    }
-    let content = small(&mut first)?;
-    let header: Header = json(HEADER, &content)?;
-    if header.format > FORMAT {
-        return Err(BackupError::Format { found: header.format });
-    }
-    digest.update(&content);
-
-    let mut signing_secret = None;
-    let mut done = Progress::default();
-    let mut missing = 0;
-    let mut end = None;
+    let header = pass.header(&mut first)?;
     for entry in entries {
-        let mut entry = entry.map_err(unreadable)?;
-        let name = name_of(&entry)?;
-        if end.is_some() {
+        pass.entry(&mut entry.map_err(unreadable)?, &mut expected, on_picture)?;
+        progress(pass.done);
+    }
+    let end = pass.end.take().ok_or(BackupError::CutOff)?;
+    for picture in expected {
+        picture?;
+        pass.missing += 1;
+    }
+    pass.compare_with(&end)?;
+    let summary = Summary {
+        created_at: header.created_at,
+        darkroom: header.darkroom,
+        records: pass.done.records,
+        pictures: pass.done.pictures,
+        bytes: pass.done.bytes,
+        missing: pass.missing,
+        missing_pictures: end.missing_pictures,
+        signing_secret: pass.signing_secret.is_some(),
+    };
+    Ok((summary, pass.signing_secret))
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Pass {
+    done: Progress,
+    missing: u64,
+    signing_secret: Option<SigningSecret>,
+    /// Over every file before the pictures.
+    digest: Sha256,
+    end: Option<End>,
+}
+
+impl Pass {
+    fn header(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<Header, BackupError> {
+        if name_of(entry)? != HEADER {
+            return Err(BackupError::NotAnExport);
+        }
+        let content = small(entry)?;
+        self.digest.update(&content);
+        let header: Header = json(HEADER, &content)?;
+        if header.format > FORMAT { Err(BackupError::Format { found: header.format }) } else { Ok(header) }
+    }
+
+    fn entry(
+        &mut self,
+        entry: &mut Entry<'_, impl Read>,
+        expected: &mut dyn Iterator<Item = Result<Picture, BackupError>>,
+        on_picture: &mut OnPicture<'_>,
+    ) -> Result<(), BackupError> {
+        let name = name_of(entry)?;
+        if self.end.is_some() {
             return Err(damaged(&name, "stands behind the end"));
-        } else if name.starts_with(RECORDS) {
-            let content = small(&mut entry)?;
-            done.records += records(&name, &content)?.len() as u64;
-            digest.update(&content);
-        } else if name.starts_with(PICTURES) {
+        }
+        if name.starts_with(PICTURES) {
+            // Those in between were missing when the export was made.
             let picture = loop {
                 let picture = expected.next().unwrap_or_else(|| Err(damaged(&name, "belongs to no job")))?;
                 if picture.path() == name {
                     break picture;
                 }
-                missing += 1;
+                self.missing += 1;
             };
-            compare(&picture, &mut entry, on_picture)?;
-            done.pictures += 1;
-            done.bytes += picture.bytes;
-        } else if name == SIGNING_SECRET {
-            let content = small(&mut entry)?;
-            let secret = std::str::from_utf8(&content).ok().and_then(|text| text.trim().parse().ok());
-            signing_secret = Some(secret.ok_or_else(|| damaged(&name, "is none"))?);
-            digest.update(&content);
-        } else if name == END {
-            end = Some(json::<End>(END, &small(&mut entry)?)?);
-        } else {
-            return Err(damaged(&name, "does not belong there"));
+            compare(&picture, entry, on_picture)?;
+            self.done.pictures += 1;
+            self.done.bytes += picture.bytes;
+            return Ok(());
         }
-        progress(done);
+        let content = small(entry)?;
+        match name.as_str() {
+            END => self.end = Some(json(END, &content)?),
+            SIGNING_SECRET => {
+                let secret = std::str::from_utf8(&content).ok().and_then(|text| text.trim().parse().ok());
+                self.signing_secret = Some(secret.ok_or_else(|| damaged(&name, "is none"))?);
+                self.digest.update(&content);
+            }
+            _ if name.starts_with(RECORDS) => {
+                self.done.records += records(&name, &content)?.len() as u64;
+                self.digest.update(&content);
+            }
+            _ => return Err(damaged(&name, "does not belong there")),
+        }
+        Ok(())
     }
-    let end = end.ok_or(BackupError::CutOff)?;
-    for picture in expected {
-        picture?;
-        missing += 1;
+
+    fn compare_with(&self, end: &End) -> Result<(), BackupError> {
+        if self.digest.clone().finalize()[..] != end.sha256 {
+            return Err(damaged(END, "names another hash"));
+        }
+        let Progress { records, pictures, .. } = self.done;
+        let counted = (records, pictures, self.missing);
+        if counted == (end.records, end.pictures, end.missing) {
+            Ok(())
+        } else {
+            Err(damaged(END, "counts otherwise"))
+        }
     }
-    if digest.finalize()[..] != end.sha256 {
-        return Err(damaged(END, "names another hash"));
-    }
-    if (done.records, done.pictures, missing) != (end.records, end.pictures, end.missing) {
-        return Err(damaged(END, "counts otherwise"));
-    }
-    let summary = Summary {
-        created_at: header.created_at,
-        darkroom: header.darkroom,
-        records: done.records,
-        pictures: done.pictures,
-        bytes: done.bytes,
-        missing,
-        missing_pictures: end.missing_pictures,
-        signing_secret: signing_secret.is_some(),
-    };
-    Ok((summary, signing_secret))
 }
 
 /// Hands the picture on, and sees whether it is the one that its job names.
