@@ -62,7 +62,7 @@ pub enum Record {
 #[async_trait]
 pub trait Export: Send {
     /// Some of the records, never none; `None` when all were told. First all jobs, then their events, deliveries,
-    /// attempts, and the rest.
+    /// attempts, and the rest. After an error, what was told is of no use.
     async fn next(&mut self) -> Result<Option<Vec<Record>>, StoreError>;
 }
 

@@ -4,7 +4,7 @@
 //! is committed, and where a commit has changed something ahead of the reader, what was there before. Nothing
 //! waits for anything but a slice, and nothing is locked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
@@ -35,9 +35,9 @@ const KINDS: [u8; 6] =
 pub(super) struct Snapshot {
     /// Gone when nobody reads it any more.
     reader: Weak<()>,
-    /// The kind being read, an index of [`KINDS`], and the next key of it.
-    kind: usize,
-    from: Key,
+    /// What is still to be read, the kinds in the order of [`KINDS`]. Each ends behind the last key that it had:
+    /// what comes in is mostly newer, and is nothing to remember or to pass over.
+    rest: VecDeque<Range<Key>>,
     /// What keys ahead of the reader held, before they were first changed.
     images: BTreeMap<Key, Option<Bytes>>,
     bytes: usize,
@@ -46,16 +46,21 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    fn new(reader: &Arc<()>, limit: usize) -> Self {
-        Self {
+    fn begin(engine: &Engine, reader: &Arc<()>, limit: usize) -> Result<Self, StoreError> {
+        let rest = KINDS.into_iter().map(|kind| {
+            let Range { start, .. } = keys::all(kind);
+            let last = engine.last_key(keys::all(kind))?;
+            let end = last.map_or_else(|| start.clone(), |last| behind(&last));
+            Ok(start..end)
+        });
+        Ok(Self {
             reader: Arc::downgrade(reader),
-            kind: 0,
-            from: vec![KINDS[0]],
+            rest: rest.collect::<Result<_, StoreError>>()?,
             images: BTreeMap::new(),
             bytes: 0,
             limit,
             failure: None,
-        }
+        })
     }
 
     pub(super) fn is_read(&self) -> bool {
@@ -84,9 +89,8 @@ impl Snapshot {
         }
     }
 
-    fn is_ahead(&self, key: &[u8]) -> bool {
-        let kind = key.first().and_then(|prefix| KINDS.iter().position(|kind| kind == prefix));
-        kind.is_some_and(|kind| kind > self.kind || kind == self.kind && key >= self.from.as_slice())
+    fn is_ahead(&self, key: &Key) -> bool {
+        self.rest.iter().any(|range| range.contains(key))
     }
 
     /// The export ends here; the service goes on.
@@ -98,15 +102,12 @@ impl Snapshot {
     /// The next entries, and goes on behind them.
     fn slice(&mut self, engine: &Engine) -> Result<Slice, StoreError> {
         if let Some(failure) = self.failure.take() {
-            // Whoever asks once more gets no half of the rest.
-            self.failure = Some(StoreError::Closed);
             return Err(failure);
         }
-        let Some(&kind) = KINDS.get(self.kind) else { return Ok(Slice::default()) };
-        let range = self.from.clone()..keys::all(kind).end;
+        let Some(range) = self.rest.pop_front() else { return Ok(Slice::default()) };
         let mut slice = Slice::default();
         let (mut looked_at, mut bytes) = (0, 0);
-        let mut last = None;
+        let mut passed = range.clone();
         for entry in Merged::new(engine.scan(range.clone()), self.images.range(range.clone())) {
             let (key, held) = entry?;
             let value = held.map(|held| match held {
@@ -115,26 +116,16 @@ impl Snapshot {
             });
             looked_at += 1;
             bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
-            last = Some(key.clone());
+            let next = behind(&key);
             slice.entries.extend(value.map(|value| (key, value)));
             if looked_at == SLICE_KEYS || bytes >= SLICE_BYTES {
+                self.rest.push_front(next.clone()..range.end);
+                passed.end = next;
                 break;
             }
         }
-        let end = match last {
-            Some(mut key) => {
-                key.push(0);
-                self.from.clone_from(&key);
-                key
-            }
-            None => {
-                self.kind += 1;
-                self.from = KINDS.get(self.kind).map(|kind| vec![*kind]).unwrap_or_default();
-                range.end
-            }
-        };
-        self.forget(range.start..end);
-        slice.rest = KINDS.get(self.kind).map(|kind| self.from.clone()..keys::all(*kind).end);
+        self.forget(passed);
+        slice.rest = self.rest.front().cloned();
         Ok(slice)
     }
 
@@ -156,6 +147,11 @@ struct Slice {
     rest: Option<Range<Key>>,
 }
 
+/// The first key after `key`.
+fn behind(key: &[u8]) -> Key {
+    [key, &[0]].concat()
+}
+
 fn cost(key: &Key, image: Option<&Bytes>) -> usize {
     IMAGE_OVERHEAD + key.len() + image.map_or(0, |image| image.len())
 }
@@ -175,13 +171,12 @@ struct SledExport {
 pub(super) async fn begin(store: &SledStore, limit: usize) -> Result<Box<dyn Export>, StoreError> {
     let permit = Arc::clone(&store.exports).try_acquire_owned().map_err(|_| StoreError::ExportRunning)?;
     let reader = Arc::new(());
-    let snapshot = Snapshot::new(&reader, limit);
-    let shared = Arc::clone(&store.shared);
+    let (reading, shared) = (Arc::clone(&reader), Arc::clone(&store.shared));
     let meta = store
         .writer
         .write(Durability::Written, move |tx| {
             let paused = tx.committed().get(keys::PAUSED)?.unwrap_or_default();
-            *tx.snapshot = Some(snapshot);
+            *tx.snapshot = Some(Snapshot::begin(tx.committed(), &reading, limit)?);
             Ok(Record::Meta { last_seq: *shared.signals.events.borrow(), paused })
         })
         .await?;
@@ -217,7 +212,12 @@ impl Export for SledExport {
 
 fn next_slice(tx: &mut Tx<'_>) -> Result<Slice, StoreError> {
     let engine = tx.committed();
-    tx.snapshot.as_mut().ok_or(StoreError::Closed)?.slice(engine)
+    let slice = tx.snapshot.as_mut().ok_or(StoreError::Closed)?.slice(engine);
+    if slice.is_err() {
+        // Whoever asks once more does not get the rest without what failed.
+        *tx.snapshot = None;
+    }
+    slice
 }
 
 fn record(key: &[u8], value: &[u8]) -> Result<Record, StoreError> {
@@ -300,7 +300,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (engine, expected) = filled(folder.path());
         let reader = Arc::new(());
-        let mut snapshot = Snapshot::new(&reader, IMAGE_BYTES);
+        let mut snapshot = Snapshot::begin(&engine, &reader, IMAGE_BYTES).unwrap();
         let mut told = Entries::new();
         read(&engine, &mut snapshot, &mut told);
         let (behind, ahead) = (10, 400);
@@ -322,7 +322,7 @@ mod tests {
             [(vec![keys::EVENT, 2], Some(Vec::new())), (vec![keys::EVENT, 1], None)],
         );
         commit(&engine, &mut snapshot, [(vec![keys::JOB_READY, 2], Some(Vec::new()))]);
-        assert_eq!(snapshot.images.len(), 5, "three keys of jobs and two of events");
+        assert_eq!(snapshot.images.len(), 4, "three keys of jobs, one of an event, and none that is newer");
         while read(&engine, &mut snapshot, &mut told) {}
         assert_eq!(told, expected);
         assert_eq!((snapshot.images.len(), snapshot.bytes), (0, 0));
@@ -333,7 +333,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (engine, expected) = filled(folder.path());
         let reader = Arc::new(());
-        let mut snapshot = Snapshot::new(&reader, IMAGE_BYTES);
+        let mut snapshot = Snapshot::begin(&engine, &reader, IMAGE_BYTES).unwrap();
         let mut told = Entries::new();
         // A generator after Knuth, so that a failure can be repeated.
         let mut random = 7_u64;
@@ -357,12 +357,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (engine, _) = filled(folder.path());
         let reader = Arc::new(());
-        let mut snapshot = Snapshot::new(&reader, 5 * (IMAGE_OVERHEAD + 10));
+        let mut snapshot = Snapshot::begin(&engine, &reader, 5 * (IMAGE_OVERHEAD + 10)).unwrap();
         commit(&engine, &mut snapshot, (0..5).map(|n| (key(n), None)));
         assert!(snapshot.slice(&engine).is_ok());
         commit(&engine, &mut snapshot, (300..306).map(|n| (key(n), None)));
         assert!(matches!(snapshot.slice(&engine), Err(StoreError::ExportOutgrown { .. })));
-        assert!(matches!(snapshot.slice(&engine), Err(StoreError::Closed)));
         assert!(snapshot.images.is_empty());
         assert!(engine.get_raw(&key(305)).unwrap().is_none());
     }
