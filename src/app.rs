@@ -38,6 +38,8 @@ const GIVE_BACK_TIME: Duration = Duration::from_secs(2);
 /// For the store to sync and close: an acknowledged change is on disk already, so a disk that hangs here costs nothing.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
 
+pub mod backup;
+
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -63,6 +65,12 @@ pub enum StartError {
     /// A fault of ours.
     #[error("the data folder could not be opened")]
     Opening(#[source] JoinError),
+    /// An import was begun there and has not come to its end.
+    #[error(
+        "an import into {} was not finished (or still runs); empty that folder and import again",
+        .0.display()
+    )]
+    Unfinished(PathBuf),
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -190,6 +198,7 @@ fn sender_config(config: &Config) -> SenderConfig {
 fn settings(config: &Config, base_url: &str) -> Settings {
     Settings {
         base_url: base_url.to_owned(),
+        signing_secret_file: config.storage.signing_secret_file(),
         limits: config.imaging.limits(),
         max_time: Duration::from_millis(config.imaging.max_time_ms),
         max_upload_bytes: config.server.max_upload_bytes,

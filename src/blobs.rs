@@ -80,8 +80,7 @@ impl Blobs {
 
     async fn begin(&self, reserve: u64) -> io::Result<Upload> {
         check_room(&self.root, reserve)?;
-        let name = u128::from_le_bytes(entropy());
-        let path = self.uploads().join(format!("{name:032x}.part"));
+        let path = self.new_part();
         // In one piece with what deletes it: a caller that goes away meanwhile leaves nothing either.
         let (file, part) = blocking(move || {
             let file = StdFile::options().write(true).create_new(true).open(&path)?;
@@ -104,6 +103,14 @@ impl Blobs {
         let mut upload = self.begin(self.reserve / 2).await?;
         upload.write(bytes).await?;
         upload.finish().await?.store(self, job, name).await
+    }
+
+    /// A file for what does not fit into memory; it has no name and is gone when it is closed. It blocks.
+    pub fn scratch(&self) -> io::Result<StdFile> {
+        let path = self.new_part();
+        let file = StdFile::options().read(true).write(true).create_new(true).open(&path)?;
+        std::fs::remove_file(&path)?;
+        Ok(file)
     }
 
     /// Opens a blob for reading; the second value is its size in bytes.
@@ -143,6 +150,11 @@ impl Blobs {
 
     fn uploads(&self) -> PathBuf {
         self.root.join("uploads")
+    }
+
+    fn new_part(&self) -> PathBuf {
+        let name = u128::from_le_bytes(entropy());
+        self.uploads().join(format!("{name:032x}.part"))
     }
 
     /// An id ends in random digits, so the last two spread blobs evenly over 256 folders.
@@ -325,6 +337,21 @@ mod tests {
         assert_eq!(uploads(root.path()), 0);
         drop(blobs.receive().await.unwrap().finish().await.unwrap());
         assert_eq!(uploads(root.path()), 0);
+    }
+
+    #[test]
+    fn a_scratch_file_has_no_name() {
+        use std::io::{Read as _, Seek as _, Write as _};
+
+        let root = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(root.path(), 0).unwrap();
+        let mut file = blobs.scratch().unwrap();
+        assert_eq!(uploads(root.path()), 0);
+        file.write_all(b"abc").unwrap();
+        file.rewind().unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "abc");
     }
 
     #[tokio::test]

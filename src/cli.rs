@@ -5,6 +5,7 @@
 
 mod api;
 mod artifacts;
+mod backup;
 mod client;
 mod demo;
 mod error;
@@ -63,6 +64,10 @@ enum Command {
     Jobs(jobs::Args),
     /// Look at the queue; pause and resume it
     Queue(queue::Args),
+    /// Write the whole store and its pictures to a file, also while a service runs
+    Export(backup::ExportArgs),
+    /// Fill an empty data folder from such a file
+    Import(backup::ImportArgs),
     /// Receive callbacks here, verify them, print them and hand them on
     Listen(listen::Args),
 }
@@ -107,6 +112,8 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Submit(args) => Box::pin(submit::run(args, &cli.target)).await,
         Command::Jobs(args) => Box::pin(jobs::run(args, &cli.target)).await,
         Command::Queue(args) => Box::pin(queue::run(args, &cli.target)).await,
+        Command::Export(args) => Box::pin(backup::export(args, &cli.target)).await,
+        Command::Import(args) => Box::pin(backup::import(args)).await,
         Command::Listen(args) => Box::pin(listen::run(args)).await,
     }
 }

@@ -383,6 +383,12 @@ impl Storage {
         self.data_dir.join("store")
     }
 
+    /// Where the pictures are.
+    #[must_use]
+    pub fn blobs_dir(&self) -> PathBuf {
+        self.data_dir.join("blobs")
+    }
+
     /// Where a signing secret that was made here is kept.
     #[must_use]
     pub fn signing_secret_file(&self) -> PathBuf {

@@ -13,6 +13,7 @@ use self::problem::Code;
 use self::resource::Resource;
 use crate::service::Service;
 
+mod backup;
 mod body;
 mod conditional;
 mod connection;
@@ -50,6 +51,7 @@ fn table(service: &Arc<Service>) -> Vec<Resource> {
         at("/v1/queue").get(queue::show),
         at("/v1/queue/pause").post(queue::pause),
         at("/v1/queue/resume").post(queue::resume),
+        at("/v1/backup").get(backup::download),
         at("/").get(root::links),
         at("/problems/{code}").get(root::problem),
         at("/health/live").get(root::live),

@@ -1,6 +1,7 @@
 //! The use-cases. Everything that starts work (a request, an operator, time) drives these, and only these.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::notify::webhook::guard::Guard;
 use crate::notify::webhook::sender::Sender;
 use crate::store::{Signals, Store, StoreError};
 
+pub mod backup;
 pub mod deliver;
 pub mod error;
 pub mod intake;
@@ -57,6 +59,8 @@ pub struct Parts {
 pub struct Settings {
     /// What every link begins with, without a slash at the end.
     pub base_url: String,
+    /// Where a signing secret that was made here is kept, for backups.
+    pub signing_secret_file: PathBuf,
     /// What a picture may cost.
     pub limits: Limits,
     /// How long a thread may work on one job.

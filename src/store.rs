@@ -22,6 +22,9 @@ use crate::domain::job::{Artifact, Job, JobError, JobStatus, NewJob, TransitionE
 mod audit;
 pub mod memory;
 pub mod sled;
+pub mod transfer;
+
+pub use transfer::{Export, Import, Record};
 
 /// The named use-cases that an engine implements.
 #[async_trait]
@@ -119,7 +122,8 @@ pub trait Store: Send + Sync + 'static {
     /// in the same commit. A job with a callback that is still on its way is kept and looked at again an hour later.
     async fn purge(&self, limit: usize, now: Timestamp) -> Result<Purged, StoreError>;
 
-    /// Up to `limit` purged jobs whose pictures are still to be removed.
+    /// Up to `limit` purged jobs whose pictures are still to be removed; none while an [`Export`] exists, which may
+    /// be of a time when the jobs were there.
     async fn garbage(&self, limit: usize) -> Result<Vec<Garbage>, StoreError>;
 
     /// The pictures of these are removed. Written: losing it costs a look for files that are gone.
@@ -133,6 +137,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Looks at every record and checks the books; it takes time in proportion to the store.
     async fn audit(&self) -> Result<Audit, StoreError>;
+
+    /// Begins to read out every record, as all of them are at one moment before this returns. Nobody is held up.
+    async fn export(&self) -> Result<Box<dyn Export>, StoreError>;
+
+    /// Begins to fill a store that has no jobs with the records of another.
+    async fn import(&self) -> Result<Box<dyn Import>, StoreError>;
 
     /// When there is next something to claim.
     async fn next_due(&self) -> Result<NextDue, StoreError>;
@@ -329,6 +339,20 @@ pub enum StoreError {
     /// A record cannot be read.
     #[error("a stored record cannot be read: {0}")]
     Corrupt(String),
+    /// One export at a time.
+    #[error("another export is under way")]
+    ExportRunning,
+    /// Too much was changed while an export was read.
+    #[error(
+        "more was changed during the export than the {limit} bytes that are remembered for it; begin again"
+    )]
+    ExportOutgrown {
+        /// How much is remembered.
+        limit: usize,
+    },
+    /// An import is for an empty store.
+    #[error("the store has jobs already")]
+    NotEmpty,
     /// The engine failed.
     #[error("the storage engine failed")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),

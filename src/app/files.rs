@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use super::StartError;
+use super::{StartError, backup};
 use crate::blobs::Blobs;
 use crate::clock::{Clock, entropy};
 use crate::config::Config;
@@ -23,9 +23,19 @@ pub(super) struct Files {
 }
 
 /// Opens everything, or makes it. It blocks.
-///
-/// The store goes first: its lock keeps a second process from everything else in the folder.
 pub(super) fn open(config: &Config, source: String, clock: &Clock) -> Result<Files, StartError> {
+    backup::refuse_unfinished(&config.storage)?;
+    let (store, blobs) = open_store(config, source, clock)?;
+    let signing_secret = signing_secret(config)?;
+    Ok(Files { store, blobs, signing_secret })
+}
+
+/// The store goes first: its lock keeps a second process from everything else in the folder.
+pub(super) fn open_store(
+    config: &Config,
+    source: String,
+    clock: &Clock,
+) -> Result<(SledStore, Blobs), StartError> {
     let folder = &config.storage.data_dir;
     let failed = |source| StartError::Data { path: folder.clone(), source };
     make_folder(folder).map_err(failed)?;
@@ -37,8 +47,7 @@ pub(super) fn open(config: &Config, source: String, clock: &Clock) -> Result<Fil
     let options = Options { cache_bytes: config.storage.cache_mib.saturating_mul(MIB), policy };
     let store = SledStore::open(&config.storage.store_dir(), options, clock.now())?;
     let blobs = Blobs::open(folder, config.storage.reserve_mib.saturating_mul(MIB)).map_err(failed)?;
-    let signing_secret = signing_secret(config)?;
-    Ok(Files { store, blobs, signing_secret })
+    Ok((store, blobs))
 }
 
 /// Makes the folder and those above it that are missing; their names survive a power cut.
@@ -71,12 +80,17 @@ fn signing_secret(config: &Config) -> Result<SigningSecret, StartError> {
 fn read_or_make_secret(path: &Path) -> io::Result<String> {
     match std::fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let secret = SigningSecret::from_entropy(entropy()).expose_text();
-            write_whole(path, format!("{secret}\n").as_bytes())?;
-            Ok(secret)
+            let secret = SigningSecret::from_entropy(entropy());
+            write_secret(path, &secret)?;
+            Ok(secret.expose_text())
         }
         other => other,
     }
+}
+
+/// Keeps a secret where it is looked for.
+pub(super) fn write_secret(path: &Path, secret: &SigningSecret) -> io::Result<()> {
+    write_whole(path, format!("{}\n", secret.expose_text()).as_bytes())
 }
 
 /// The file is there with all its bytes or, after a full disk or a power cut, not at all.

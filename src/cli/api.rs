@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::multipart::Form;
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -22,7 +22,7 @@ const MAX_ANSWER_BYTES: u64 = 16 << 20;
 
 /// Which service, and who asks.
 #[derive(clap::Args)]
-#[command(next_help_heading = "Which service (submit, jobs, queue)")]
+#[command(next_help_heading = "Which service (submit, jobs, queue, export)")]
 pub(super) struct Target {
     /// The service's URL [default: http://127.0.0.1:8080]
     // Read as text, so that a mistake in the environment does not stop commands that ask no service.
@@ -129,6 +129,16 @@ impl Api {
         Ok(bytes)
     }
 
+    /// What is behind a link, to be read by the caller, who bounds its waits.
+    pub(super) async fn open(&self, href: &str) -> Result<(Response, Url), CliError> {
+        let (request, url) = self.request(Method::GET, href)?;
+        let response = tokio::time::timeout(REQUEST_TIMEOUT, request.send())
+            .await
+            .map_err(|_| CliError::NoAnswer { url: url.clone() })?
+            .map_err(|error| CliError::request(&error, &url))?;
+        if response.status().is_success() { Ok((response, url)) } else { Err(refusal(response, &url).await) }
+    }
+
     /// Where a link leads; a relative one starts at the service's URL.
     pub(super) fn resolve(&self, href: &str) -> Result<Url, CliError> {
         self.base.join(href).map_err(|error| CliError::BadAnswer {
@@ -170,15 +180,19 @@ impl Api {
         limit: u64,
     ) -> Result<(Vec<u8>, HeaderMap), CliError> {
         let mut response = request.send().await.map_err(|error| CliError::request(&error, url))?;
-        let status = response.status();
-        let headers = std::mem::take(response.headers_mut());
-        if status.is_success() {
-            return Ok((client::read(response, limit, url).await?, headers));
+        if !response.status().is_success() {
+            return Err(refusal(response, url).await);
         }
-        // The status alone is an answer too, so a body that cannot be read is none.
-        let body = client::read(response, MAX_ANSWER_BYTES, url).await.unwrap_or_default();
-        Err(CliError::Api(Box::new(Problem::read(status, retry_after(&headers), &body))))
+        let headers = std::mem::take(response.headers_mut());
+        Ok((client::read(response, limit, url).await?, headers))
     }
+}
+
+async fn refusal(response: Response, url: &Url) -> CliError {
+    let (status, retry_after) = (response.status(), retry_after(response.headers()));
+    // The status alone is an answer too, so a body that cannot be read is none.
+    let body = client::read(response, MAX_ANSWER_BYTES, url).await.unwrap_or_default();
+    CliError::Api(Box::new(Problem::read(status, retry_after, &body)))
 }
 
 /// `Retry-After` in seconds, the only form that the service sends.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::problem::Problem;
-use crate::app::StartError;
+use crate::app::{self, StartError};
 use crate::config::ConfigError;
 use crate::telemetry::InitError;
 
@@ -36,6 +36,8 @@ pub(super) enum CliError {
         "{0} ended by a fault of its own, which the log has; what was accepted goes on at the next start"
     )]
     Failed(&'static str),
+    #[error(transparent)]
+    Backup(#[from] app::backup::Error),
     /// A second signal, while the service drained.
     #[error("stopped at once; what was accepted goes on at the next start")]
     Aborted,

@@ -93,7 +93,7 @@ fn configure(args: Args, environment: HashMap<String, String>) -> Result<Config,
 }
 
 /// The variables that may concern the configuration. One that cannot be read is refused, not passed over.
-fn environment() -> Result<HashMap<String, String>, CliError> {
+pub(super) fn environment() -> Result<HashMap<String, String>, CliError> {
     env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .filter(|(name, _)| name.starts_with("DARKROOM_"))

@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::{Builder, Uuid};
 
 /// The random part of an id: 74 of these 80 bits are used.
@@ -29,8 +29,7 @@ fn uuid_v7(now: Timestamp, entropy: &Entropy) -> Uuid {
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Uuid);
 
         impl $name {
@@ -89,6 +88,27 @@ macro_rules! id {
                     .ok_or(IdError { prefix: $prefix })
             }
         }
+
+        /// The text where people read it, the 16 bytes elsewhere.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    self.0.serialize(serializer)
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+                } else {
+                    Uuid::deserialize(deserializer).map(Self)
+                }
+            }
+        }
     };
 }
 
@@ -131,6 +151,15 @@ mod tests {
         assert_eq!(early.to_string().parse(), Ok(early));
         assert_eq!(JobId::from_bytes(*early.as_bytes()), early);
         assert_eq!(late.created_at(), Timestamp::from_millisecond(1_001).unwrap());
+    }
+
+    /// Stores hold them so: a change is another layout of records.
+    #[test]
+    fn where_nobody_reads_it_an_id_is_its_bytes() {
+        let id = JobId::from_bytes([7; 16]);
+        let bytes = postcard::to_allocvec(&id).unwrap();
+        assert_eq!(bytes, [&[16][..], &[7; 16]].concat());
+        assert_eq!(postcard::from_bytes(&bytes), Ok(id));
     }
 
     #[test]

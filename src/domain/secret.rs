@@ -6,7 +6,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The reference verifiers take secrets with and without padding, so both are read; padding is written.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -15,8 +15,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// The key of a callback's HMAC. It has no `Display`, and `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SigningSecret(Vec<u8>);
 
 /// The text is not a signing secret. It does not repeat the text.
@@ -57,6 +56,27 @@ impl FromStr for SigningSecret {
             return Err(SecretError);
         }
         Ok(Self(key))
+    }
+}
+
+/// The text where people read it, the key's bytes elsewhere.
+impl Serialize for SigningSecret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&self.expose_text())
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SigningSecret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        } else {
+            Vec::deserialize(deserializer).map(Self)
+        }
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) enum Code {
     Paused,
     StorageFull,
     StateConflict,
+    BackupRunning,
     Internal,
 }
 
@@ -57,7 +58,7 @@ pub(super) struct Row {
 
 /// The catalogue, in the order of [`Code`].
 #[rustfmt::skip]
-pub(super) const CATALOGUE: [Row; 25] = [
+pub(super) const CATALOGUE: [Row; 26] = [
     Row { code: Code::NotLocal, status: S::FORBIDDEN, slug: "not-local", title: "The request is not from this machine to this machine",
           advice: "Without API keys, only requests whose Host and Origin are localhost are answered; server.public_base_url names another host." },
     Row { code: Code::RouteNotFound, status: S::NOT_FOUND, slug: "route-not-found", title: "There is nothing at this URL",
@@ -106,6 +107,8 @@ pub(super) const CATALOGUE: [Row; 25] = [
           advice: "Repeat the request later; what was accepted is not affected." },
     Row { code: Code::StateConflict, status: S::CONFLICT, slug: "state-conflict", title: "The job's state does not allow this",
           advice: "Fetch the job: its _links show what is possible now." },
+    Row { code: Code::BackupRunning, status: S::CONFLICT, slug: "backup-running", title: "Another backup is under way",
+          advice: "Repeat the request when that one has ended." },
     Row { code: Code::Internal, status: S::INTERNAL_SERVER_ERROR, slug: "internal", title: "Something went wrong on our side",
           advice: "Repeat the request; if it stays, report request_id." },
 ];
@@ -271,6 +274,7 @@ impl From<ServiceError> for Problem {
             ServiceError::IdempotencyKeyReused => Code::IdempotencyKeyReused,
             ServiceError::IdempotencyKeyInFlight => Code::IdempotencyKeyInFlight,
             ServiceError::NotFound { .. } => Code::NotFound,
+            ServiceError::BackupRunning => Code::BackupRunning,
             ServiceError::Store(StoreError::NotFound) => {
                 return Self::of(Code::NotFound).with_detail("it was purged at this moment");
             }

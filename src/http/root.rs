@@ -28,6 +28,7 @@ pub(super) async fn links(call: Call) -> Result<Response, Problem> {
         .post("create", "/v1/jobs")
         .get("events", "/v1/events")
         .get("queue", "/v1/queue")
+        .get("backup", "/v1/backup")
         .get("live", "/health/live")
         .get("ready", "/health/ready");
     Ok(json(&Root { name: "darkroom", version: env!("CARGO_PKG_VERSION"), links: links.build() }))

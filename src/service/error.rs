@@ -80,6 +80,9 @@ pub enum ServiceError {
         /// What was looked for.
         what: &'static str,
     },
+    /// One backup at a time.
+    #[error("another backup is being made")]
+    BackupRunning,
     /// The disk is full.
     #[error("there is no room left to store the picture")]
     StorageFull,

@@ -4,16 +4,18 @@
 //! It is the reference that the conformance suite (`tests/store_suite`) compares the other engines with, which is why
 //! it is public: it is to be obviously right, not fast, and it shares the domain with them and nothing else.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
 use self::books::Books;
+use self::transfer::{MemoryExport, MemoryImport};
 use super::{
-    Audit, Ending, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, Signals, Store, StoreError,
-    Submission, Submitted,
+    Audit, Ending, Export, Garbage, Import, JobPage, JobQuery, NextDue, Paused, Policy, Purged, Signals,
+    Store, StoreError, Submission, Submitted,
 };
 use crate::domain::delivery::{Attempt, Delivery, Verdict};
 use crate::domain::event::Event;
@@ -21,10 +23,12 @@ use crate::domain::id::{DeliveryId, JobId, WorkerId};
 use crate::domain::job::{Artifact, Job};
 
 mod books;
+mod transfer;
 
 /// A store that is gone with its process.
 pub struct MemoryStore {
-    books: Mutex<Books>,
+    books: Arc<Mutex<Books>>,
+    is_exporting: Arc<AtomicBool>,
     signals: Signals,
 }
 
@@ -32,7 +36,8 @@ impl MemoryStore {
     /// An empty store.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { books: Mutex::new(Books::new(policy)), signals: Signals::default() }
+        let books = Arc::new(Mutex::new(Books::new(policy)));
+        Self { books, is_exporting: Arc::default(), signals: Signals::default() }
     }
 
     /// What closing and opening does to a store: nobody who held a lease is alive, and the turns begin anew.
@@ -191,6 +196,8 @@ impl Store for MemoryStore {
     }
 
     async fn garbage(&self, limit: usize) -> Result<Vec<Garbage>, StoreError> {
+        // An export needs the pictures of the jobs that it tells of.
+        let limit = if self.is_exporting.load(Ordering::Acquire) { 0 } else { limit };
         self.read(|books| books.garbage.values().take(limit).cloned().collect())
     }
 
@@ -216,6 +223,14 @@ impl Store for MemoryStore {
 
     async fn audit(&self) -> Result<Audit, StoreError> {
         self.read(Books::audit)
+    }
+
+    async fn export(&self) -> Result<Box<dyn Export>, StoreError> {
+        Ok(Box::new(self.read(|books| MemoryExport::begin(books, &self.is_exporting))??))
+    }
+
+    async fn import(&self) -> Result<Box<dyn Import>, StoreError> {
+        Ok(Box::new(MemoryImport::begin(&self.books)?))
     }
 
     async fn next_due(&self) -> Result<NextDue, StoreError> {

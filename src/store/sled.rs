@@ -6,6 +6,7 @@
 //! - `keys`, `records`: what is on disk.
 //! - `jobs`, `deliveries`, `purge`: the use-cases, as plain code over a batch in the making.
 //! - `audit`: whether all of it fits together. `upgrade`: from older layouts.
+//! - `export`, `import`: all of it out, as of one moment, and in again.
 //!
 //! [sled]: https://docs.rs/sled/0.34.7
 
@@ -16,13 +17,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 use self::engine::Engine;
 use self::space::{Room, Space};
 use self::writer::{Durability, Shared, Writer};
 use super::{
-    Audit, Ending, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, Signals, Store, StoreError,
-    Submission, Submitted,
+    Audit, Ending, Export, Garbage, Import, JobPage, JobQuery, NextDue, Paused, Policy, Purged, Signals,
+    Store, StoreError, Submission, Submitted,
 };
 use crate::domain::delivery::{Attempt, Delivery, Verdict};
 use crate::domain::event::Event;
@@ -32,6 +34,8 @@ use crate::domain::job::{Artifact, Job};
 mod audit;
 mod deliveries;
 mod engine;
+mod export;
+mod import;
 mod jobs;
 mod keys;
 mod purge;
@@ -55,7 +59,9 @@ pub struct Options {
 /// The embedded store: one process, one folder.
 pub struct SledStore {
     shared: Arc<Shared>,
-    writer: Writer,
+    writer: Arc<Writer>,
+    /// One, for the export that may be under way.
+    exports: Arc<Semaphore>,
 }
 
 impl SledStore {
@@ -69,7 +75,7 @@ impl SledStore {
         let engine = Engine::open(folder, options.cache_bytes, &options.policy)?;
         let shared = Arc::new(Shared::load(engine, options.policy).map_err(OpenError::Unreadable)?);
         let writer = Writer::start(Arc::clone(&shared), space).map_err(OpenError::Thread)?;
-        let store = Self { shared, writer };
+        let store = Self { shared, writer: Arc::new(writer), exports: Arc::new(Semaphore::new(1)) };
         if room == Room::None {
             tracing::error!("the disk is full: nothing can be changed until there is room");
             return Ok(store);
@@ -225,7 +231,9 @@ impl Store for SledStore {
     }
 
     async fn garbage(&self, limit: usize) -> Result<Vec<Garbage>, StoreError> {
-        self.read(move |engine| purge::garbage(engine, limit)).await
+        let garbage = self.read(move |engine| purge::garbage(engine, limit)).await?;
+        // Asked afterwards: what was purged since an export began was listed while it held its permit.
+        Ok(if self.exports.available_permits() == 0 { Vec::new() } else { garbage })
     }
 
     async fn forget_garbage(&self, jobs: Vec<JobId>) -> Result<(), StoreError> {
@@ -239,8 +247,7 @@ impl Store for SledStore {
 
     async fn set_paused(&self, paused: Paused) -> Result<(), StoreError> {
         self.writer.write(Durability::Synced, move |tx| tx.put(keys::PAUSED.to_vec(), &paused)).await?;
-        *self.shared.paused.write().unwrap_or_else(PoisonError::into_inner) = paused;
-        self.shared.signals.jobs.notify_one();
+        self.shared.pause(paused);
         Ok(())
     }
 
@@ -250,6 +257,14 @@ impl Store for SledStore {
 
     async fn audit(&self) -> Result<Audit, StoreError> {
         self.read(audit::audit).await
+    }
+
+    async fn export(&self) -> Result<Box<dyn Export>, StoreError> {
+        export::begin(self, export::IMAGE_BYTES).await
+    }
+
+    async fn import(&self) -> Result<Box<dyn Import>, StoreError> {
+        import::begin(self).await
     }
 
     async fn next_due(&self) -> Result<NextDue, StoreError> {

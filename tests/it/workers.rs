@@ -80,6 +80,7 @@ impl Bench {
 fn settings() -> Settings {
     let retry = RetryPolicy { initial: SECOND, multiplier: 2.0, max_delay: 60 * SECOND, max_attempts: 3 };
     Settings {
+        signing_secret_file: "signing-secret".into(),
         base_url: String::new(),
         limits: Limits { max_pixels: 1_000_000, max_side: 2_000 },
         max_time: 120 * SECOND,

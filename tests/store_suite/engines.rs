@@ -15,8 +15,8 @@ use darkroom::domain::job::{Artifact, Job};
 use darkroom::store::memory::MemoryStore;
 use darkroom::store::sled::{OpenError, Options, SledStore};
 use darkroom::store::{
-    Audit, Ending, Garbage, JobPage, JobQuery, NextDue, Paused, Purged, Signals, Store, StoreError,
-    Submission, Submitted,
+    Audit, Ending, Export, Garbage, Import, JobPage, JobQuery, NextDue, Paused, Purged, Signals, Store,
+    StoreError, Submission, Submitted,
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -360,6 +360,17 @@ impl Store for Reopening {
 
     async fn audit(&self) -> Result<Audit, StoreError> {
         self.read(async move |store| store.audit().await).await
+    }
+
+    /// Without opening anew: what it reads out goes on being read.
+    async fn export(&self) -> Result<Box<dyn Export>, StoreError> {
+        let store = self.inner();
+        store.export().await
+    }
+
+    async fn import(&self) -> Result<Box<dyn Import>, StoreError> {
+        let store = self.inner();
+        store.import().await
     }
 
     async fn next_due(&self) -> Result<NextDue, StoreError> {

@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::domain::delivery::DeliveryState;
 use crate::domain::event::EventKind;
+use crate::domain::hex::hash;
 use crate::domain::id::DeliveryId;
 use crate::domain::image::Format;
 use crate::domain::secret::SigningSecret;
@@ -58,6 +59,7 @@ pub struct Input {
     /// Pixels, as displayed.
     pub height: u32,
     /// SHA-256 (FIPS 180-4) of the bytes.
+    #[serde(with = "hash")]
     pub sha256: [u8; 32],
 }
 
@@ -75,6 +77,7 @@ pub struct Artifact {
     /// Pixels.
     pub height: u32,
     /// SHA-256 (FIPS 180-4) of the bytes.
+    #[serde(with = "hash")]
     pub sha256: [u8; 32],
 }
 

@@ -27,8 +27,8 @@ pub(super) struct Books {
     pub(super) events: BTreeMap<u64, Event>,
     /// By the `seq` of the event: each has one at most.
     pub(super) deliveries: BTreeMap<u64, Delivery>,
-    attempts: BTreeMap<(DeliveryId, u32), Attempt>,
-    idempotency: BTreeMap<(ClientId, String), (JobId, [u8; 32])>,
+    pub(super) attempts: BTreeMap<(DeliveryId, u32), Attempt>,
+    pub(super) idempotency: BTreeMap<(ClientId, String), (JobId, [u8; 32])>,
     pub(super) garbage: BTreeMap<JobId, Garbage>,
     pub(super) paused: Paused,
     pub(super) last_seq: u64,

@@ -135,6 +135,14 @@ pub(super) fn client_key_of(key: &[u8], client: &ClientId) -> Option<String> {
     key.strip_prefix(prefix.as_slice()).and_then(|text| String::from_utf8(text.to_vec()).ok())
 }
 
+/// Whose key it is and what the client chose, of a key that `idempotency` made.
+pub(super) fn client_and_key_of(key: &[u8]) -> Option<(ClientId, String)> {
+    let (length, rest) = key.get(1..)?.split_first_chunk()?;
+    let (client, client_key) = rest.split_at_checked(usize::from_be_bytes(*length))?;
+    let client = std::str::from_utf8(client).ok()?.parse().ok()?;
+    Some((client, String::from_utf8(client_key.to_vec()).ok()?))
+}
+
 pub(super) fn event(seq: u64) -> Key {
     key(EVENT, &[&seq.to_be_bytes()])
 }
@@ -215,6 +223,11 @@ pub(super) fn attempts_of(delivery: DeliveryId) -> Range<Key> {
     attempt(delivery, 0)..key(ATTEMPT, &[delivery.as_bytes(), &[0xff; 5]])
 }
 
+/// The delivery whose attempt a key is.
+pub(super) fn delivery_of_attempt(key: &[u8]) -> Option<DeliveryId> {
+    Some(DeliveryId::from_bytes(*key.get(1..)?.first_chunk()?))
+}
+
 /// The 16 bytes of the id that ends a key.
 pub(super) fn last_id(key: &[u8]) -> Result<[u8; 16], StoreError> {
     key.last_chunk().copied().ok_or_else(|| StoreError::Corrupt("an index entry without an id".to_owned()))
@@ -269,6 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn an_idempotency_key_tells_whose_it_is() {
+        for (client, client_key) in [("a", "bc"), ("ab", "c"), ("a", "")] {
+            let client: ClientId = client.parse().unwrap();
+            let key = idempotency(&client, client_key);
+            assert_eq!(client_and_key_of(&key), Some((client, client_key.to_owned())));
+        }
+        for short in [&b"i"[..], &idempotency(&ClientId::dev(), "")[..10]] {
+            assert_eq!(client_and_key_of(short), None);
+        }
+    }
+
+    #[test]
     fn a_turn_ends_behind_a_clients_last_and_before_the_next_clients_first() {
         let clients: [ClientId; 3] = ["a", "ab", "b"].map(|name| name.parse().unwrap());
         let mut keys: Vec<Key> = Vec::new();
@@ -296,6 +321,7 @@ mod tests {
         assert!(attempts_of(last).contains(&attempt(last, u32::MAX)));
         assert!(events_of(one, 6).contains(&event_of_job(one, u64::MAX)));
         assert!(!events_of(one, 6).contains(&event_of_job(one, 6)));
+        assert_eq!(delivery_of_attempt(&attempt(last, 7)), Some(last));
         assert_eq!((seq_of(&event(7)), seq_of(&event_of_job(one, 7))), (Some(7), Some(7)));
     }
 }

@@ -14,7 +14,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::engine::{Engine, Entry, Writes};
+use super::engine::{Bytes, Engine, Entry, Writes};
+use super::export::Snapshot;
 use super::keys::{self, Key};
 use super::records::{self, Indexed, Record};
 use super::space::{Room, Space};
@@ -60,6 +61,12 @@ impl Shared {
         signals.events.send_replace(last_seq);
         let (waiting_jobs, paused) = (AtomicU64::new(waiting), RwLock::new(paused));
         Ok(Self { engine, policy, signals, waiting_jobs, paused })
+    }
+
+    /// Lets everyone know what is paused from now on.
+    pub(super) fn pause(&self, paused: Paused) {
+        *self.paused.write().unwrap_or_else(PoisonError::into_inner) = paused;
+        self.signals.jobs.notify_one();
     }
 }
 
@@ -167,8 +174,9 @@ fn prepare<T: Send + 'static>(
 fn run(shared: &Shared, mut space: Space, watchdog: &Watchdog, mut commands: mpsc::Receiver<Command>) {
     let mut cursor =
         Cursor { next_seq: *shared.signals.events.borrow() + 1, turn: keys::all(keys::JOB_READY).start };
+    let mut snapshot = None;
     while let Some(Command::Run(durability, step)) = commands.blocking_recv() {
-        let mut tx = Tx::new(shared, cursor, space.room());
+        let mut tx = Tx::new(shared, cursor, space.room(), &mut snapshot);
         let mut synced = durability == Durability::Synced;
         let mut answers = vec![step(&mut tx)];
         let mut stop = false;
@@ -200,9 +208,13 @@ fn run(shared: &Shared, mut space: Space, watchdog: &Watchdog, mut commands: mps
 
 /// Commits, syncs, and tells those who wait for a change.
 fn commit(shared: &Shared, tx: Tx<'_>, synced: bool) {
-    let Tx { writes, waiting_delta, jobs_ready, deliveries_ready, cursor, .. } = tx;
+    let Tx { writes, waiting_delta, jobs_ready, deliveries_ready, cursor, snapshot, .. } = tx;
     if writes.is_empty() {
         return;
+    }
+    snapshot.take_if(|snapshot| !snapshot.is_read());
+    if let Some(snapshot) = snapshot {
+        snapshot.remember(&shared.engine, &writes);
     }
     if let Err(error) = shared.engine.commit(writes) {
         // Half of the engine's memory may have changed: only a fresh open knows what holds.
@@ -266,10 +278,12 @@ pub(super) struct Tx<'a> {
     waiting_delta: i64,
     jobs_ready: bool,
     deliveries_ready: bool,
+    /// The export that is under way.
+    pub(super) snapshot: &'a mut Option<Snapshot>,
 }
 
 impl<'a> Tx<'a> {
-    fn new(shared: &'a Shared, cursor: Cursor, room: Room) -> Self {
+    fn new(shared: &'a Shared, cursor: Cursor, room: Room, snapshot: &'a mut Option<Snapshot>) -> Self {
         Self {
             shared,
             writes: Writes::new(),
@@ -280,6 +294,7 @@ impl<'a> Tx<'a> {
             waiting_delta: 0,
             jobs_ready: false,
             deliveries_ready: false,
+            snapshot,
         }
     }
 
@@ -344,6 +359,21 @@ impl<'a> Tx<'a> {
         seq
     }
 
+    /// Everything up to `seq` is given away already.
+    pub(super) fn skip_seq(&mut self, seq: u64) {
+        self.cursor.next_seq = self.cursor.next_seq.max(seq.saturating_add(1));
+    }
+
+    /// The engine, without what this batch changes.
+    pub(super) fn committed(&self) -> &'a Engine {
+        &self.shared.engine
+    }
+
+    /// How much the batch has to write already.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The last place in the event log that was given away.
     pub(super) fn last_seq(&self) -> u64 {
         self.cursor.next_seq - 1
@@ -359,7 +389,8 @@ impl<'a> Tx<'a> {
     /// Up to `limit` keys of `range`, in order.
     pub(super) fn keys(&self, range: Range<Key>, limit: usize) -> Result<Vec<Key>, StoreError> {
         let pending = self.writes.range(range.clone());
-        Merged { stored: self.shared.engine.scan(range).peekable(), pending: pending.peekable() }
+        Merged::new(self.shared.engine.scan(range), pending)
+            .filter_map(|entry| entry.map(|(key, held)| held.is_some().then_some(key)).transpose())
             .take(limit)
             .collect()
     }
@@ -458,36 +489,46 @@ impl<'a> Tx<'a> {
     }
 }
 
-/// The keys of the engine and of the batch in one order; the batch decides what a key holds.
-struct Merged<'a, S: Iterator> {
-    stored: Peekable<S>,
-    pending: Peekable<btree_map::Range<'a, Key, Option<Vec<u8>>>>,
+/// A value, and on which of two layers it was found.
+pub(super) enum Held<'a, V> {
+    Stored(Bytes),
+    Above(&'a V),
 }
 
-impl<S> Iterator for Merged<'_, S>
+/// The keys of the engine and of a layer above it in one order. The layer decides what a key holds, or that it
+/// holds nothing.
+pub(super) struct Merged<'a, S: Iterator, V> {
+    stored: Peekable<S>,
+    above: Peekable<btree_map::Range<'a, Key, Option<V>>>,
+}
+
+impl<'a, S: Iterator, V> Merged<'a, S, V> {
+    pub(super) fn new(stored: S, above: btree_map::Range<'a, Key, Option<V>>) -> Self {
+        Self { stored: stored.peekable(), above: above.peekable() }
+    }
+}
+
+impl<'a, S, V> Iterator for Merged<'a, S, V>
 where
     S: Iterator<Item = Result<Entry, StoreError>>,
 {
-    type Item = Result<Key, StoreError>;
+    type Item = Result<(Key, Option<Held<'a, V>>), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let pending_first = match (self.stored.peek(), self.pending.peek()) {
-                (None, None) => return None,
-                (Some(Err(_)), _) | (Some(_), None) => false,
-                (None, Some(_)) => true,
-                (Some(Ok((stored, _))), Some((pending, _))) => pending.as_slice() <= stored.as_ref(),
-            };
-            if !pending_first {
-                return self.stored.next().map(|entry| entry.map(|(key, _)| key.to_vec()));
-            }
-            let (key, write) = self.pending.next()?;
-            if matches!(self.stored.peek(), Some(Ok((stored, _))) if stored.as_ref() == key.as_slice()) {
-                self.stored.next();
-            }
-            if write.is_some() {
-                return Some(Ok(key.clone()));
-            }
+        let above_first = match (self.stored.peek(), self.above.peek()) {
+            (None, None) => return None,
+            (Some(Err(_)), _) | (Some(_), None) => false,
+            (None, Some(_)) => true,
+            (Some(Ok((stored, _))), Some((above, _))) => above.as_slice() <= stored.as_ref(),
+        };
+        if !above_first {
+            let entry = self.stored.next()?;
+            return Some(entry.map(|(key, value)| (key.to_vec(), Some(Held::Stored(value)))));
         }
+        let (key, value) = self.above.next()?;
+        if matches!(self.stored.peek(), Some(Ok((stored, _))) if stored.as_ref() == key.as_slice()) {
+            self.stored.next();
+        }
+        Some(Ok((key.clone(), value.as_ref().map(Held::Above))))
     }
 }

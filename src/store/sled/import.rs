@@ -1,0 +1,101 @@
+//! All records in again, each with the index entries that follow from it.
+
+use std::sync::Arc;
+use std::vec;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::records::IdempotencyRecord;
+use super::writer::{Durability, Shared, Tx, Writer};
+use super::{SledStore, deliveries, jobs, keys};
+use crate::store::{Import, Paused, Record, StoreError};
+
+/// Bytes after which a commit takes no further record.
+const BYTES_PER_COMMIT: usize = 1024 * 1024;
+
+struct SledImport {
+    shared: Arc<Shared>,
+    writer: Arc<Writer>,
+    paused: Paused,
+}
+
+pub(super) async fn begin(store: &SledStore) -> Result<Box<dyn Import>, StoreError> {
+    let is_empty = store
+        .read(|engine| {
+            let first = [keys::JOB, keys::EVENT].map(|kind| engine.first_key(keys::all(kind)));
+            first.into_iter().try_fold(true, |is_empty, first| Ok(is_empty && first?.is_none()))
+        })
+        .await?;
+    if !is_empty {
+        return Err(StoreError::NotEmpty);
+    }
+    let (shared, writer) = (Arc::clone(&store.shared), Arc::clone(&store.writer));
+    Ok(Box::new(SledImport { shared, writer, paused: Paused::default() }))
+}
+
+#[async_trait]
+impl Import for SledImport {
+    async fn put(&mut self, records: Vec<Record>) -> Result<(), StoreError> {
+        for record in &records {
+            if let Record::Meta { paused, .. } = record {
+                self.paused = *paused;
+            }
+        }
+        let mut rest = records.into_iter();
+        while !rest.as_slice().is_empty() {
+            rest = self.writer.write(Durability::Written, move |tx| put_some(tx, rest)).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>, now: Timestamp) -> Result<(), StoreError> {
+        let paused = self.paused;
+        self.writer
+            .write(Durability::Synced, move |tx| {
+                jobs::free_all(tx, now)?;
+                deliveries::free_all(tx, now)?;
+                // Written in any case, so that there is something to sync.
+                let last_seq = tx.last_seq();
+                tx.put(keys::LAST_SEQ.to_vec(), &last_seq)?;
+                tx.put(keys::PAUSED.to_vec(), &paused)
+            })
+            .await?;
+        self.shared.pause(paused);
+        Ok(())
+    }
+}
+
+/// As many as fit into a commit; gives back the others.
+fn put_some(
+    tx: &mut Tx<'_>,
+    mut records: vec::IntoIter<Record>,
+) -> Result<vec::IntoIter<Record>, StoreError> {
+    while tx.bytes() < BYTES_PER_COMMIT
+        && let Some(record) = records.next()
+    {
+        put(tx, record)?;
+    }
+    Ok(records)
+}
+
+fn put(tx: &mut Tx<'_>, record: Record) -> Result<(), StoreError> {
+    match record {
+        Record::Job(job) => tx.insert(&*job),
+        Record::Event(event) => {
+            tx.skip_seq(event.seq);
+            tx.mark(keys::event_of_job(event.job_id, event.seq));
+            tx.put(keys::event(event.seq), &*event)
+        }
+        Record::Delivery(delivery) => tx.insert(&*delivery),
+        Record::Attempt { delivery, attempt } => tx.put(keys::attempt(delivery, attempt.number), &*attempt),
+        Record::Idempotency { client, key, job, fingerprint } => {
+            tx.put(keys::idempotency(&client, &key), &IdempotencyRecord { job, fingerprint })
+        }
+        Record::Garbage(garbage) => tx.put(keys::garbage(garbage.job), &garbage),
+        Record::Meta { last_seq, .. } => {
+            tx.skip_seq(last_seq);
+            Ok(())
+        }
+    }
+}
