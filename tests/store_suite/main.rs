@@ -81,6 +81,7 @@ suite! {
         pages_hold_each_job_once_newest_first
         every_filter_and_combination
         pages_are_stable_while_jobs_come_in
+        a_job_that_moves_on_is_in_every_list_once
         deleted_jobs_are_left_out_unless_asked_for;
     events:
         the_log_tells_everything_in_order
