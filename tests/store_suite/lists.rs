@@ -1,5 +1,7 @@
 //! Lists of jobs.
 
+use std::cell::Cell;
+
 use darkroom::domain::id::JobId;
 use darkroom::domain::job::{Job, JobStatus, NewJob};
 use darkroom::store::{Ending, JobQuery};
@@ -147,18 +149,23 @@ pub async fn a_job_that_moves_on_is_in_every_list_once(rig: &Rig) {
     let jobs = rig.accept_all((0..20).map(|n| job(n, at(1))), at(1)).await;
     let mut expected = ids(&jobs);
     expected.reverse();
-    for _ in 0..rig.many(100) / 5 {
-        let move_on = async {
-            for job in rig.claim(5, at(2)).await {
-                rig.finish(&job, Ending::GivenBack(None), at(2)).await;
+    let are_moving = Cell::new(true);
+    let move_on = async {
+        for _ in 0..rig.many(100) / 3 {
+            let claimed = rig.claim(10, at(2)).await;
+            let given_back = claimed.iter().map(|job| rig.finish(job, Ending::GivenBack(None), at(2)));
+            futures_util::future::join_all(given_back).await;
+        }
+        are_moving.set(false);
+    };
+    let read = async {
+        for of in [None, Some(client("a"))].into_iter().cycle() {
+            let query = JobQuery { client: of, limit: 100, ..JobQuery::default() };
+            assert_eq!(ids(&rig.jobs(query).await.unwrap().jobs), expected);
+            if !are_moving.get() {
+                break;
             }
-        };
-        let read = async {
-            for of in [None, Some(client("a"))].into_iter().cycle().take(10) {
-                let query = JobQuery { client: of, limit: 100, ..JobQuery::default() };
-                assert_eq!(ids(&rig.jobs(query).await.unwrap().jobs), expected);
-            }
-        };
-        tokio::join!(move_on, read);
-    }
+        }
+    };
+    tokio::join!(move_on, read);
 }
