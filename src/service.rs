@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::Blobs;
@@ -106,6 +106,8 @@ pub struct Service {
     running: Mutex<HashMap<JobId, Running>>,
     stopping: CancellationToken,
     waiters: Semaphore,
+    /// Read by those who need pictures whose jobs may be purged meanwhile.
+    pictures: Arc<RwLock<()>>,
 }
 
 impl Service {
@@ -119,6 +121,7 @@ impl Service {
             running: Mutex::default(),
             stopping: CancellationToken::new(),
             waiters: Semaphore::new(wait::MAX_WAITERS),
+            pictures: Arc::default(),
             store,
             blobs,
             imaging,

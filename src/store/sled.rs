@@ -1,7 +1,7 @@
 //! The embedded engine: [sled] behind one writer.
 //!
 //! - `engine`: three calls (get, scan, commit a batch) and opening; the only file that knows sled.
-//! - `writer`: the one thread that changes anything; group commit. `space`: room on the disk for it.
+//! - `writer`: the one thread that changes anything; group commit. `tx`: what a step sees and does. `space`: room on the disk for it.
 //!   `watchdog`: ends the process when it hangs.
 //! - `keys`, `records`: what is on disk.
 //! - `jobs`, `deliveries`, `purge`: the use-cases, as plain code over a batch in the making.
@@ -41,6 +41,7 @@ mod keys;
 mod purge;
 mod records;
 mod space;
+mod tx;
 mod upgrade;
 mod watchdog;
 mod writer;

@@ -1,6 +1,7 @@
 //! A backup on its way to a client.
 
 use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ const CHUNKS: usize = 4;
 impl Service {
     /// The whole store and its pictures as a tar file. One that fails on the way ends with an error.
     pub async fn backup(&self) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, ServiceError> {
+        let orphans_stay = Arc::clone(&self.pictures).read_owned().await;
         let export = self.store.export().await.map_err(|error| match error {
             StoreError::ExportRunning => ServiceError::BackupRunning,
             other => other.into(),
@@ -33,6 +35,7 @@ impl Service {
         };
         let (client, receiver) = mpsc::channel(CHUNKS);
         tokio::task::spawn_blocking(move || {
+            let _orphans_stay = orphans_stay;
             let mut outgoing = Outgoing { client };
             let out = BufWriter::with_capacity(CHUNK_BYTES, &mut outgoing);
             let written = write(export, &source, out, &mut |_| ());

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::engine::Engine;
 use super::keys::{self, Key};
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::delivery::{Attempt, Delivery, StaleDelivery, Verdict};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, JobId, WorkerId};

@@ -15,7 +15,8 @@ use super::SledStore;
 use super::engine::{Bytes, Engine, Writes};
 use super::keys::{self, Key};
 use super::records::{self, IdempotencyRecord};
-use super::writer::{Durability, Held, Merged, Shared, Tx, Writer};
+use super::tx::{Held, Merged, Tx};
+use super::writer::{Durability, Shared, Writer};
 use crate::domain::hex::hex;
 use crate::store::{Export, Record, StoreError};
 

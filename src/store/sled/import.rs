@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::records::IdempotencyRecord;
-use super::writer::{Durability, Shared, Tx, Writer};
+use super::tx::Tx;
+use super::writer::{Durability, Shared, Writer};
 use super::{SledStore, deliveries, jobs, keys};
 use crate::store::{Import, Paused, Record, StoreError};
 

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::engine::Engine;
 use super::keys::{self, Key};
 use super::records::{self, IdempotencyRecord};
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::clock::entropy;
 use crate::domain::delivery::Delivery;
 use crate::domain::event::{Event, EventKind};

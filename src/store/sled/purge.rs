@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::engine::Engine;
 use super::keys::{self, Key};
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::delivery::Delivery;
 use crate::domain::id::{DeliveryId, JobId};
 use crate::domain::job::Job;
