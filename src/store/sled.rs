@@ -18,8 +18,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use self::engine::Engine;
-use self::space::{Room, Space};
-use self::writer::{Durability, Shared, Writer};
+use self::space::Space;
+use self::writer::{Durability, Shared, Tx, Writer};
 use super::{
     Audit, Ending, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, Signals, Store, StoreError,
     Submission, Submitted,
@@ -63,26 +63,19 @@ impl SledStore {
     ///
     /// It blocks: call it off the runtime's threads.
     pub fn open(folder: &Path, options: Options, now: Timestamp) -> Result<Self, OpenError> {
-        let mut space = Space::new(folder.to_owned());
-        // Opening writes a little, too.
-        let room = space.room();
+        let failed = |source| OpenError::Folder { path: folder.to_owned(), source };
+        space::give_way(folder).map_err(failed)?;
         let engine = Engine::open(folder, options.cache_bytes, &options.policy)?;
+        let space = Space::new(folder).map_err(failed)?;
         let shared = Arc::new(Shared::load(engine, options.policy).map_err(OpenError::Unreadable)?);
         let writer = Writer::start(Arc::clone(&shared), space).map_err(OpenError::Thread)?;
-        let store = Self { shared, writer };
-        if room == Room::None {
-            tracing::error!("the disk is full: nothing can be changed until there is room");
-            return Ok(store);
+        match writer.write_blocking(Durability::Synced, move |tx| free_all(tx, now)) {
+            Err(StoreError::Full) => {
+                *shared.stale_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+            }
+            freed => freed.map_err(OpenError::Unreadable)?,
         }
-        // sled locks its folder, so whoever held a lease is not alive: nothing needs to wait for it to run out.
-        store
-            .writer
-            .write_blocking(Durability::Synced, move |tx| {
-                jobs::free_all(tx, now)?;
-                deliveries::free_all(tx, now)
-            })
-            .map_err(OpenError::Unreadable)?;
-        Ok(store)
+        Ok(Self { shared, writer })
     }
 
     /// Runs a read off the runtime's threads, since it may have to wait for the disk.
@@ -95,6 +88,12 @@ impl SledStore {
             .await
             .map_err(|error| StoreError::Engine(error.into()))?
     }
+}
+
+/// sled locks its folder, so whoever held a lease is not alive: nothing needs to wait for it to run out.
+fn free_all(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
+    jobs::free_all(tx, now)?;
+    deliveries::free_all(tx, now)
 }
 
 #[async_trait]
