@@ -16,6 +16,8 @@ mod bad_input;
 mod callbacks;
 mod cli;
 mod crash;
+#[cfg(target_os = "linux")]
+mod disk_full;
 mod events;
 mod idempotency;
 mod jobs;
