@@ -73,6 +73,11 @@ impl Blobs {
         check_room(&self.root, self.reserve)
     }
 
+    /// The same for artifacts of jobs that were accepted.
+    pub fn check_room_for_artifacts(&self) -> io::Result<()> {
+        check_room(&self.root, self.reserve / 2)
+    }
+
     /// Begins to receive a blob. Dropped before [`Upload::store`], it leaves nothing behind.
     pub async fn receive(&self) -> io::Result<Upload> {
         self.begin(self.reserve).await

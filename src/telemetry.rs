@@ -21,7 +21,11 @@ pub enum InitError {
 /// Sets up the process's log.
 pub fn init(log: &Log) -> Result<(), InitError> {
     let filter = EnvFilter::try_new(&log.filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It would say on standard error, too, that nothing can be written there, and panic.
+        .log_internal_errors(false);
     match log.format {
         LogFormat::Json => builder.json().finish().try_init()?,
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,

@@ -222,7 +222,9 @@ async fn work<W: Work>(work: W, stop: CancellationToken) {
                 }
             }
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "nothing could be claimed");
+                if !error.is_full() {
+                    tracing::error!(error = &error as &dyn std::error::Error, "nothing could be claimed");
+                }
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = tokio::time::sleep(RETRY_CLAIM) => {}

@@ -251,7 +251,7 @@ impl From<ServiceError> for Problem {
             ServiceError::Paused => {
                 return Self::of(Code::Paused).with_detail(detail).retry_after(RETRY_WHEN_PAUSED);
             }
-            ServiceError::StorageFull | ServiceError::Store(StoreError::Full) => {
+            ServiceError::StorageFull => {
                 return Self::of(Code::StorageFull).with_detail(detail).retry_after(RETRY_WHEN_FULL);
             }
             ServiceError::Invalid(errors) => {

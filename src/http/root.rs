@@ -44,7 +44,7 @@ pub(super) async fn live(_: Call) -> Result<Response, Problem> {
     Ok(json(&Health { status: "live" }))
 }
 
-/// `GET /health/ready`: jobs are taken in.
+/// `GET /health/ready`: requests are served. On a full disk they are, too: new jobs get their 507, all else goes on.
 pub(super) async fn ready(call: Call) -> Result<Response, Problem> {
     if !call.service.is_ready() {
         return Err(ServiceError::Stopping.into());

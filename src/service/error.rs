@@ -84,14 +84,31 @@ pub enum ServiceError {
     #[error("another backup is being made")]
     BackupRunning,
     /// The disk is full.
-    #[error("there is no room left to store the picture")]
+    #[error("there is no room left on the disk")]
     StorageFull,
     /// A fault of ours.
     #[error("the store failed")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
     /// A fault of ours.
     #[error("a file could not be read or written")]
     Io(#[source] io::Error),
+}
+
+impl ServiceError {
+    /// Whether it is the disk that is full: not a fault, and what was to be done is done when there is room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::StorageFull)
+    }
+}
+
+impl From<StoreError> for ServiceError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full => Self::StorageFull,
+            error => Self::Store(error),
+        }
+    }
 }
 
 impl From<io::Error> for ServiceError {

@@ -20,7 +20,7 @@ use crate::store::{Ending, StoreError};
 /// the time that the picture may take.
 const STEPS_AHEAD: usize = 64;
 /// How long a job waits whose artifacts found no room on the disk.
-const NO_ROOM_DELAY: Duration = Duration::from_secs(30);
+const NO_ROOM_DELAY: Duration = Duration::from_secs(5);
 
 /// Why the work on a job stops before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,8 @@ struct Try<'a> {
 impl Service {
     /// Takes up to `limit` jobs that are due.
     pub async fn claim_jobs(&self, limit: usize) -> Result<Vec<Job>, ServiceError> {
+        // A picture that cannot be stored need not be made.
+        self.blobs.check_room_for_artifacts()?;
         let now = self.clock.now();
         Ok(self.store.claim_jobs(self.worker, limit, self.settings.lease, now).await?)
     }
@@ -213,7 +215,7 @@ impl Service {
 /// disk is neither: whichever try meets it, there is another when there may be room.
 fn after_failure(error: &ServiceError, attempt: u32, policy: &RetryPolicy, now: Timestamp) -> Ending {
     let error = match error {
-        ServiceError::StorageFull | ServiceError::Store(StoreError::Full) => {
+        ServiceError::StorageFull => {
             return Ending::GivenBack(Some(now.checked_add(NO_ROOM_DELAY).unwrap_or(Timestamp::MAX)));
         }
         ServiceError::Image(error) => job_error(error),
@@ -250,7 +252,7 @@ mod tests {
         assert!(matches!(after(fault(), 3), Ending::Failed(_)));
         let full = || ServiceError::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
         for attempt in [1, 3, 4] {
-            let later = Ending::GivenBack(Some(Timestamp::from_second(30).unwrap()));
+            let later = Ending::GivenBack(Some(Timestamp::from_second(5).unwrap()));
             assert_eq!(after(full(), attempt), later);
         }
     }

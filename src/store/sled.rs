@@ -20,7 +20,8 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use self::engine::Engine;
-use self::space::{Room, Space};
+use self::space::Space;
+use self::tx::Tx;
 use self::writer::{Durability, Shared, Writer};
 use super::{
     Audit, Ending, Export, Garbage, Import, JobPage, JobQuery, NextDue, Paused, Policy, Purged, Signals,
@@ -70,26 +71,19 @@ impl SledStore {
     ///
     /// It blocks: call it off the runtime's threads.
     pub fn open(folder: &Path, options: Options, now: Timestamp) -> Result<Self, OpenError> {
-        let mut space = Space::new(folder.to_owned());
-        // Opening writes a little, too.
-        let room = space.room();
+        let failed = |source| OpenError::Folder { path: folder.to_owned(), source };
+        space::give_way(folder).map_err(failed)?;
         let engine = Engine::open(folder, options.cache_bytes, &options.policy)?;
+        let space = Space::new(folder).map_err(failed)?;
         let shared = Arc::new(Shared::load(engine, options.policy).map_err(OpenError::Unreadable)?);
         let writer = Writer::start(Arc::clone(&shared), space).map_err(OpenError::Thread)?;
-        let store = Self { shared, writer: Arc::new(writer), exports: Arc::new(Semaphore::new(1)) };
-        if room == Room::None {
-            tracing::error!("the disk is full: nothing can be changed until there is room");
-            return Ok(store);
+        match writer.write_blocking(Durability::Synced, move |tx| free_all(tx, now)) {
+            Err(StoreError::Full) => {
+                *shared.stale_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+            }
+            freed => freed.map_err(OpenError::Unreadable)?,
         }
-        // sled locks its folder, so whoever held a lease is not alive: nothing needs to wait for it to run out.
-        store
-            .writer
-            .write_blocking(Durability::Synced, move |tx| {
-                jobs::free_all(tx, now)?;
-                deliveries::free_all(tx, now)
-            })
-            .map_err(OpenError::Unreadable)?;
-        Ok(store)
+        Ok(Self { shared, writer: Arc::new(writer), exports: Arc::new(Semaphore::new(1)) })
     }
 
     /// Runs a read off the runtime's threads, since it may have to wait for the disk.
@@ -102,6 +96,12 @@ impl SledStore {
             .await
             .map_err(|error| StoreError::Engine(error.into()))?
     }
+}
+
+/// sled locks its folder, so whoever held a lease is not alive: nothing needs to wait for it to run out.
+fn free_all(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
+    jobs::free_all(tx, now)?;
+    deliveries::free_all(tx, now)
 }
 
 #[async_trait]

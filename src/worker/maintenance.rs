@@ -58,7 +58,12 @@ pub(super) async fn remove_old(service: Arc<Service>, every: Duration, stop: Can
 
 async fn pause_after(result: Result<(), ServiceError>, stop: &CancellationToken) {
     if let Err(error) = result {
-        tracing::error!(error = &error as &dyn std::error::Error, "maintenance failed, and is tried again");
+        if !error.is_full() {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "maintenance failed, and is tried again"
+            );
+        }
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(super::RETRY_CLAIM) => {}

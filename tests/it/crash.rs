@@ -5,54 +5,17 @@
 //! different bodies, and no job has two terminal events.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 
+use crate::support::process::Server;
 use crate::support::receiver::Receiver;
 use crate::support::{eventually, picture};
 
 const JOBS: usize = 200;
 const KILLS: usize = 10;
-/// The server's process, killed at the end whatever happens.
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(folder: &std::path::Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_darkroom"))
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(folder)
-            .env("DARKROOM_LOG__FILTER", "warn")
-            .env("DARKROOM_CALLBACKS__RETRY_INITIAL_MS", "200")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url =
-            line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("said {line:?}")).to_owned();
-        Self { child, url }
-    }
-
-    /// SIGKILL, and waits until the process is gone.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// A number below `bound`, from the operating system.
 fn random_below(bound: u64) -> u64 {

@@ -19,6 +19,8 @@ mod cli;
 mod conditional;
 mod connections;
 mod crash;
+#[cfg(target_os = "linux")]
+mod disk_full;
 mod events;
 mod idempotency;
 mod jobs;

@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 pub mod picture;
+pub mod process;
 pub mod receiver;
 
 /// No wait in a test is longer: far beyond what any of them takes, also on a busy machine.

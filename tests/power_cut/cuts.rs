@@ -12,8 +12,9 @@ use std::time::Duration;
 use darkroom::clock::{Stopwatch, random_fraction};
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{self, Cutter, Disk, Unable};
+use crate::disk::{self, Cutter, Disk};
 use crate::parts::{self, Part, say};
+use crate::system::{self, Unable};
 use crate::verifier::Report;
 
 /// Cuts of the short round.
@@ -76,7 +77,7 @@ impl fmt::Display for Tally {
 /// Makes the cuts in a process with mounts of its own: they go with it, however it ends.
 pub fn play(fdatasync: Fdatasync) -> Result<Tally, Unable> {
     let unshare = ["unshare", "--mount", "--"];
-    disk::run(Command::new(unshare[0]).args(&unshare[1..]).arg("true"))?;
+    system::run(Command::new(unshare[0]).args(&unshare[1..]).arg("true"))?;
     let folder = tempfile::tempdir().unwrap();
     let part = match fdatasync {
         Fdatasync::Made => Part::Cuts,

@@ -1,53 +1,14 @@
 //! A disk that can lose its power: an ext4 in a file, on a loop device.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use serde::{Deserialize, Serialize};
+use crate::system::{Unable, run, tool};
 
 /// The file is sparse: it takes what was written.
 const BYTES: u64 = 1024 * 1024 * 1024;
-
-/// Why there are no power cuts here.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Unable {
-    /// A tool is not installed, or not whole.
-    Missing(String),
-    /// The kernel, or who confines this process, says no.
-    Refused(String),
-}
-
-impl Unable {
-    /// For a step that no kernel refuses: what fails is the tool, or what it needs.
-    fn missing(self) -> Self {
-        let (Self::Missing(what) | Self::Refused(what)) = self;
-        Self::Missing(what)
-    }
-}
-
-/// Runs a command to its end.
-pub fn run(command: &mut Command) -> Result<(), Unable> {
-    let name = command.get_program().display().to_string();
-    let output = command.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Unable::Missing(name.clone()),
-        _ => Unable::Refused(format!("{name}: {error}")),
-    })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Unable::Refused(format!("{name}, {}: {}", output.status, said.trim())))
-}
-
-/// A program of the system; some paths leave out where those of the administrator are.
-fn tool(name: &str) -> Command {
-    let mut command = Command::new(name);
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
-    command
-}
 
 /// Compiles a file of this folder.
 pub fn compile(source: &str, options: &[&str], to: &Path) -> Result<(), Unable> {

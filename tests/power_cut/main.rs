@@ -22,15 +22,13 @@
     reason = "a test that meets the unexpected fails on the spot, and nothing here is anyone's interface"
 )]
 
-use std::io::Write as _;
-
 use self::cuts::{Fdatasync, Tally};
-use self::disk::Unable;
 
 mod cuts;
 mod disk;
 mod parts;
 mod records;
+mod system;
 mod verifier;
 mod writer;
 
@@ -59,24 +57,17 @@ fn part() {
 
 /// Makes the cuts and says what they found; `None` where they cannot be made.
 fn play(fdatasync: Fdatasync) -> Option<Tally> {
-    // The test harness keeps what a passing test prints, and this is to be seen.
-    let say = |text: String| std::io::stderr().write_all(format!("{text}\n").as_bytes()).unwrap();
     match cuts::play(fdatasync) {
         Ok(tally) => {
             let what = match fdatasync {
                 Fdatasync::Made => "power cuts",
                 Fdatasync::TakenOut => "power cuts without fdatasync",
             };
-            say(format!("{what}: {tally}"));
+            system::say(&format!("{what}: {tally}"));
             Some(tally)
         }
-        Err(Unable::Missing(what)) => {
-            assert!(std::env::var_os("CI").is_none(), "no power cuts: a tool is missing: {what}");
-            say(format!("SKIPPED, no power cuts: a tool is missing: {what}"));
-            None
-        }
-        Err(Unable::Refused(what)) => {
-            say(format!("SKIPPED, no power cuts: this machine does not allow them: {what}"));
+        Err(unable) => {
+            unable.skip("power cuts");
             None
         }
     }

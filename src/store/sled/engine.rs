@@ -14,7 +14,10 @@ use super::upgrade;
 use crate::store::{Policy, StoreError};
 
 /// Fixed for a store's life: sled refuses another value afterwards. See [`records::MAX_BYTES`].
-const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+
+/// sled's file.
+pub(super) const LOG: &str = "db";
 
 /// A file beside sled's that says: here a store was made, so an empty one is a lost one.
 const MADE: &str = "made";
@@ -86,7 +89,7 @@ impl Engine {
         let was_made = folder.join(MADE).exists();
         clear_half_written(folder, was_made)?;
         let db = open_sled(folder, cache_bytes)?;
-        let log = File::open(folder.join("db")).map_err(failed)?;
+        let log = File::open(folder.join(LOG)).map_err(failed)?;
         let engine = Self { db, log };
         match engine.schema()? {
             Some(SCHEMA_VERSION) => {}
@@ -240,7 +243,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 /// A new store's files and their names, down to the folder's own, must be on disk before anything in them
 /// counts; then the mark says that they are.
 fn sync_new(folder: &Path) -> io::Result<()> {
-    for name in ["conf", "db"] {
+    for name in ["conf", LOG] {
         File::open(folder.join(name))?.sync_all()?;
     }
     sync_folder(folder)?;

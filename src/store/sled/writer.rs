@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::engine::Engine;
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     pub(super) signals: Signals,
     pub(super) waiting_jobs: AtomicU64,
     pub(super) paused: RwLock<Paused>,
+    /// When the store was opened, while there is no room to free what a dead process had claimed.
+    pub(super) stale_since: Mutex<Option<Timestamp>>,
 }
 
 impl Shared {
@@ -56,7 +59,7 @@ impl Shared {
         let signals = Signals::default();
         signals.events.send_replace(last_seq);
         let (waiting_jobs, paused) = (AtomicU64::new(waiting), RwLock::new(paused));
-        Ok(Self { engine, policy, signals, waiting_jobs, paused })
+        Ok(Self { engine, policy, signals, waiting_jobs, paused, stale_since: Mutex::default() })
     }
 
     /// Lets everyone know what is paused from now on.
@@ -174,6 +177,8 @@ fn run(shared: &Shared, mut space: Space, watchdog: &Watchdog, mut commands: mps
     while let Some(Command::Run(durability, step)) = commands.blocking_recv() {
         let mut tx = Tx::new(shared, cursor, space.room(), &mut snapshot);
         let mut synced = durability == Durability::Synced;
+        // Before any claim of this process, which it would take back.
+        synced |= free_stale(shared, &mut tx);
         let mut answers = vec![step(&mut tx)];
         let mut stop = false;
         while answers.len() < STEPS_PER_COMMIT && tx.bytes < BYTES_PER_COMMIT {
@@ -200,6 +205,16 @@ fn run(shared: &Shared, mut space: Space, watchdog: &Watchdog, mut commands: mps
     }
     // What was only written is synced too before the process goes.
     watchdog.watch(|| sync_or_abort(&shared.engine));
+}
+
+/// Frees what a dead process had claimed, once there is room for it; whether it did.
+fn free_stale(shared: &Shared, tx: &mut Tx<'_>) -> bool {
+    let mut stale_since = shared.stale_since.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(since) = stale_since.take_if(|_| tx.room != Room::None) else { return false };
+    if let Err(error) = tx.attempt(|tx| super::free_all(tx, since)) {
+        tracing::error!(%error, "what a dead process had claimed is free when its leases have run out");
+    }
+    true
 }
 
 /// Commits, syncs, and tells those who wait for a change.
