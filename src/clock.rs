@@ -92,7 +92,6 @@ impl Stopwatch {
     #[cfg(test)]
     #[expect(
         clippy::disallowed_methods,
-        clippy::unwrap_used,
         reason = "this is the one place; a machine that was just started has no such past"
     )]
     pub(crate) fn started_before(ago: Duration) -> Self {

@@ -15,7 +15,6 @@
 mod bad_input;
 mod callbacks;
 mod cli;
-mod crash;
 mod events;
 mod idempotency;
 mod jobs;
