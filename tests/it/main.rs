@@ -18,7 +18,6 @@ mod callbacks;
 mod cli;
 mod conditional;
 mod connections;
-mod crash;
 #[cfg(target_os = "linux")]
 mod disk_full;
 mod events;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use darkroom::blobs::ORIGINAL;
 use darkroom::clock::Clock;
-use darkroom::domain::delivery::{Delivery, DeliveryState};
+use darkroom::domain::delivery::DeliveryState;
 use darkroom::domain::event::{Event, EventKind};
 use darkroom::domain::id::JobId;
 use darkroom::domain::job::{Job, JobStatus};
@@ -28,7 +28,6 @@ pub struct Books {
     events: Vec<Event>,
     audit: Audit,
     waiting: u64,
-    deliveries: Vec<Delivery>,
     /// By job: the names of its pictures, and their hashes.
     pictures: BTreeMap<JobId, BTreeMap<String, [u8; 32]>>,
 }
@@ -45,17 +44,13 @@ impl Books {
         let open = move || SledStore::open(&folder, options, Clock::system().now());
         let store = tokio::task::spawn_blocking(open).await.unwrap()?;
         let audit = store.audit().await.unwrap();
-        let mut books = Self {
+        let books = Self {
             jobs: jobs(&store).await,
             events: events(&store).await,
             audit,
             waiting: store.waiting_jobs(),
-            deliveries: Vec::new(),
             pictures: pictures(&data.join("blobs")),
         };
-        for id in books.jobs.keys() {
-            books.deliveries.extend(store.deliveries_of(*id).await.unwrap());
-        }
         store.close().await;
         Ok(books)
     }
@@ -72,61 +67,71 @@ impl Books {
     /// What does not fit together.
     pub fn faults(&self, receiver: &Receiver) -> Vec<String> {
         let mut faults = self.audit.faults.clone();
-        let mut expect = |holds: bool, fault: String| {
-            if !holds {
-                faults.push(fault);
-            }
-        };
         // Accepted = finished + waiting + running, each counted in its own way.
         let queued = self.events.iter().filter(|event| event.kind == EventKind::JobQueued);
         let accepted: BTreeSet<_> = queued.map(|event| event.job_id).collect();
         let count = |status| self.audit.jobs.get(&status).copied().unwrap_or(0);
         let finished: u64 = JobStatus::ALL.into_iter().filter(|status| status.is_terminal()).map(count).sum();
         let (waiting, running) = (count(JobStatus::Queued), count(JobStatus::Processing));
-        expect(
-            accepted.len() as u64 == finished + self.waiting + running && waiting == self.waiting,
-            format!(
-                "{} accepted, {finished} finished, {waiting} (counted: {}) waiting, {running} running",
-                accepted.len(),
-                self.waiting
-            ),
-        );
-        expect(accepted.iter().eq(self.jobs.keys()), "the log has other jobs than the store".to_owned());
-        expect(running == 0, format!("{running} jobs are running, and nobody is alive"));
-        for job in self.jobs.values() {
-            let pictures = self.pictures.get(&job.id);
-            let artifacts = job.artifacts.iter().map(|artifact| (artifact.name.as_str(), artifact.sha256));
-            for (name, sha256) in artifacts.chain([(ORIGINAL, job.input.sha256)]) {
-                let there = pictures.and_then(|pictures| pictures.get(name));
-                expect(there == Some(&sha256), format!("{name} of {} has the hash {there:02x?}", job.id));
-            }
-            let is_done = job.status == JobStatus::Completed;
-            let missing = job.missing_variants().len();
-            expect(!is_done || missing == 0, format!("{} is completed without {missing} artifacts", job.id));
+        if accepted.len() as u64 != finished + self.waiting + running || waiting != self.waiting {
+            let (accepted, counted) = (accepted.len(), self.waiting);
+            faults.push(format!(
+                "{accepted} accepted, {finished} finished, {waiting} (counted: {counted}) waiting, {running} running"
+            ));
         }
+        if !accepted.iter().eq(self.jobs.keys()) {
+            faults.push("the log has other jobs than the store".to_owned());
+        }
+        if running != 0 {
+            faults.push(format!("{running} jobs are running, and nobody is alive"));
+        }
+        self.jobs.values().for_each(|job| self.check_pictures(job, &mut faults));
         let logged: BTreeMap<_, _> = self.events.iter().map(|event| (event.id.to_string(), event)).collect();
-        for (id, body) in receiver.bodies() {
-            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        for (id, told) in receiver.told() {
             let event = logged.get(&id);
             let same = event.is_some_and(|event| {
-                (body["seq"].as_u64(), body["type"].as_str(), body["subject"].as_str())
-                    == (Some(event.seq), Some(event.kind.as_str()), Some(&event.job_id.to_string()))
+                told == (event.seq, event.kind.as_str().to_owned(), event.job_id.to_string())
             });
-            expect(same, format!("{id} was told, and the log has {event:?}"));
+            if !same {
+                faults.push(format!("{id} was told, {told:?}, and the log has {event:?}"));
+            }
         }
         faults.extend(receiver.take_faults());
         faults
     }
 
+    /// What a job speaks of is on disk, to the last byte.
+    fn check_pictures(&self, job: &Job, faults: &mut Vec<String>) {
+        let pictures = self.pictures.get(&job.id);
+        let artifacts = job.artifacts.iter().map(|artifact| (artifact.name.as_str(), artifact.sha256));
+        for (name, sha256) in artifacts.chain([(ORIGINAL, job.input.sha256)]) {
+            let there = pictures.and_then(|pictures| pictures.get(name));
+            if there != Some(&sha256) {
+                faults.push(format!("{name} of {} has the hash {there:02x?}", job.id));
+            }
+        }
+        let missing = job.missing_variants().len();
+        if job.status == JobStatus::Completed && missing != 0 {
+            faults.push(format!("{} is completed without {missing} artifacts", job.id));
+        }
+    }
+
     /// What must hold once everything has come to its end.
     pub fn unfinished(&self, receiver: &Receiver) -> Vec<String> {
-        let taken = receiver.taken();
         let open = self.jobs.values().filter(|job| !job.status.is_terminal());
         let open = open.map(|job| format!("{} is {}", job.id, job.status.as_str()));
-        let untold = self.deliveries.iter().filter(|delivery| {
-            delivery.state != DeliveryState::Delivered || !taken.contains(&delivery.event_id.to_string())
+        let taken = receiver.taken();
+        let wanted = self.events.iter().filter(|event| {
+            let callback = event.job.callback.as_ref();
+            callback.is_some_and(|callback| callback.events.contains(&event.kind))
         });
-        open.chain(untold.map(|delivery| format!("not told: {delivery:?}"))).collect()
+        let untold = wanted.filter(|event| !taken.contains(&event.id.to_string()));
+        let untold = untold.map(|event| format!("{} of {} was never told", event.id, event.job_id));
+        let undelivered =
+            self.audit.deliveries.iter().filter(|(state, _)| **state != DeliveryState::Delivered);
+        let undelivered =
+            undelivered.map(|(state, count)| format!("{count} deliveries are {}", state.as_str()));
+        open.chain(untold).chain(undelivered).collect()
     }
 
     /// Pictures that belong to no job.

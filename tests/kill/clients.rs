@@ -162,7 +162,7 @@ impl Clients {
         let answer = answer(request.send().await).await;
         let mut ledger = self.ledger();
         match answer {
-            Some((StatusCode::ACCEPTED, job)) => ledger.accepted(wish, &job),
+            Some((StatusCode::ACCEPTED, job)) => ledger.accepted(&wish, &job),
             // Another client repeats it at this moment.
             Some((StatusCode::CONFLICT, _)) if wish.key.is_some() => ledger.unanswered -= 1,
             Some((status, _)) if is_refusal(status) => ledger.unanswered -= 1,
@@ -207,7 +207,7 @@ impl Clients {
 }
 
 impl Ledger {
-    fn accepted(&mut self, wish: Wish, job: &Value) {
+    fn accepted(&mut self, wish: &Wish, job: &Value) {
         self.unanswered -= 1;
         self.acknowledged += 1;
         let id: JobId = job["id"].as_str().unwrap().parse().unwrap();

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::below;
@@ -29,10 +30,13 @@ pub enum Trap {
     KillAfter(Process),
 }
 
+/// An event's `seq`, `type` and `subject`.
+pub type Told = (u64, String, String);
+
 #[derive(Default)]
 struct State {
-    /// By `webhook-id`: the body as it first came.
-    bodies: BTreeMap<String, Bytes>,
+    /// By `webhook-id`: the body as it first came, and what it says.
+    bodies: BTreeMap<String, (Bytes, Told)>,
     /// Answered with 200.
     taken: BTreeSet<String>,
     count: usize,
@@ -75,9 +79,9 @@ impl Receiver {
         self.lock().taken.clone()
     }
 
-    /// Every event that came, and what it said.
-    pub fn bodies(&self) -> BTreeMap<String, Bytes> {
-        self.lock().bodies.clone()
+    /// Every event that came, by its id.
+    pub fn told(&self) -> BTreeMap<String, Told> {
+        self.lock().bodies.iter().map(|(id, (_, told))| (id.clone(), told.clone())).collect()
     }
 
     pub fn count(&self) -> usize {
@@ -107,8 +111,8 @@ impl Receiver {
     fn take(&self, id: String, body: &Bytes) -> bool {
         let mut state = self.lock();
         state.count += 1;
-        let known = state.bodies.entry(id.clone()).or_insert_with(|| body.clone()).clone();
-        if known != *body {
+        let (known, _) = state.bodies.entry(id.clone()).or_insert_with(|| (body.clone(), read(body)));
+        if known != body {
             state.faults.push(format!("{id} stands for two bodies"));
         }
         if let Some((nth, trap)) = state.trap.take() {
@@ -127,4 +131,10 @@ impl Receiver {
         state.taken.insert(id);
         true
     }
+}
+
+fn read(body: &Bytes) -> Told {
+    let event: Value = serde_json::from_slice(body).unwrap();
+    let text = |name: &str| event[name].as_str().unwrap().to_owned();
+    (event["seq"].as_u64().unwrap(), text("type"), text("subject"))
 }
