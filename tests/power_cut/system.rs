@@ -30,7 +30,7 @@ impl Unable {
                 say(&format!("SKIPPED, no {test}: a tool is missing: {what}"));
             }
             Self::Refused(what) => {
-                say(&format!("SKIPPED, no {test}: this machine does not allow it: {what}"))
+                say(&format!("SKIPPED, no {test}: this machine does not allow it: {what}"));
             }
         }
     }

@@ -11,10 +11,6 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(folder: &Path) -> Self {
-        Self::from(Command::new(env!("CARGO_BIN_EXE_darkroom")), folder)
-    }
-
     /// From a command that runs the binary, and may say more about how.
     pub fn from(mut command: Command, folder: &Path) -> Self {
         let mut child = command
