@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::keys::{self, Key};
 use super::records::{self, Record};
@@ -27,6 +28,11 @@ const SCHEMA_VERSION: u32 = 2;
 
 /// One collection frees up to 512 pieces, and a change leaves two to four.
 const WRITES_PER_COLLECTION: usize = 64;
+
+/// sled's threads hold the file's lock a moment longer than the store that is closed, and so does a child that is
+/// between its fork and its exec: a lock counts as another process's after 2 s.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Changes to be made together: a value to put, or `None` to delete.
 pub(super) type Writes = BTreeMap<Key, Option<Vec<u8>>>;
@@ -199,10 +205,14 @@ fn clear_half_written(folder: &Path, was_made: bool) -> Result<(), OpenError> {
     let failed = |source| OpenError::Folder { path: folder.to_owned(), source };
     let log = File::options().create(true).truncate(false).write(true).open(folder.join("db"));
     let log = log.map_err(failed)?;
-    match log.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(folder.to_owned())),
-        Err(TryLockError::Error(source)) => return Err(failed(source)),
+    let mut tries = 1..LOCK_TRIES;
+    loop {
+        match log.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if tries.next().is_some() => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(folder.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
     }
     let clear = || {
         for entry in std::fs::read_dir(folder)? {
@@ -273,8 +283,6 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::domain::id::JobId;
     use crate::store::Garbage;
