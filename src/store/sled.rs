@@ -3,7 +3,7 @@
 //! - `engine`: three calls (get, scan, commit a batch) and opening; the only file that knows sled.
 //! - `writer`: the one thread that changes anything; group commit. `tx`: what a step sees and does. `space`: room on the disk for it.
 //!   `watchdog`: ends the process when it hangs.
-//! - `keys`, `records`: what is on disk.
+//! - `keys`, `records`, `log`: what is on disk.
 //! - `jobs`, `deliveries`, `purge`: the use-cases, as plain code over a batch in the making.
 //! - `audit`: whether all of it fits together. `upgrade`: from older layouts.
 //! - `export`, `import`: all of it out, as of one moment, and in again.
@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use self::engine::Engine;
+use self::records::JobRecord;
 use self::space::Space;
 use self::tx::Tx;
 use self::writer::{Durability, Shared, Writer};
@@ -39,6 +40,7 @@ mod export;
 mod import;
 mod jobs;
 mod keys;
+mod log;
 mod purge;
 mod records;
 mod space;
@@ -136,15 +138,16 @@ impl Store for SledStore {
     async fn extend_job(&self, id: JobId, token: u64, until: Timestamp) -> Result<Job, StoreError> {
         self.writer
             .write(Durability::Written, move |tx| {
-                tx.update(id, |job: &mut Job| job.extend_lease(token, until))
+                tx.update(id, |record: &mut JobRecord| record.job.extend_lease(token, until))
             })
             .await
+            .map(|record| record.job)
     }
 
     async fn add_artifact(&self, id: JobId, token: u64, artifact: Artifact) -> Result<(), StoreError> {
         self.writer
             .write(Durability::Written, move |tx| {
-                tx.update(id, |job: &mut Job| job.add_artifact(token, artifact))
+                tx.update(id, |record: &mut JobRecord| record.job.add_artifact(token, artifact))
             })
             .await
             .map(drop)
@@ -220,7 +223,7 @@ impl Store for SledStore {
     async fn events_after(&self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
         // What is committed and not yet synced is not told.
         let last = *self.shared.signals.events.borrow();
-        self.read(move |engine| jobs::events(engine, after, last, limit)).await
+        self.read(move |engine| log::read(engine, after, last, limit)).await
     }
 
     async fn events_of(&self, job: JobId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {

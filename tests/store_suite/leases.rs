@@ -79,6 +79,28 @@ pub async fn a_stale_token_is_refused_and_changes_nothing(rig: &Rig) {
     }
 }
 
+pub async fn a_worker_whose_clock_stopped_loses_its_job_to_another(rig: &Rig) {
+    let callback = telling(&EventKind::TERMINAL);
+    rig.accept(NewJob { callback, ..job(1, at(0)) }, at(0)).await;
+    let claim = async |n, now| rig.claim_jobs(worker(n), 1, secs(LEASE), now).await.unwrap().pop();
+    let stopped = claim(1, at(0)).await.unwrap();
+    let id = stopped.id;
+    assert_eq!(claim(2, at(LEASE - 1)).await, None);
+    let other = claim(2, at(LEASE)).await.unwrap();
+    assert_eq!((other.id, other.attempt), (id, 2));
+    // To the first it is still the beginning, and its lease has long to go.
+    assert!(rig.extend_job(id, stopped.lease_token, at(LEASE)).await.is_err_and(|error| is_stale(&error)));
+    let failed = rig.finish_job(id, stopped.lease_token, Ending::Failed(error()), at(0)).await;
+    assert!(failed.is_err_and(|error| is_stale(&error)));
+    let done = rig.finish(&other, Ending::Completed, at(LEASE + 1)).await;
+    assert_eq!((done.status, done.finished_at), (JobStatus::Completed, Some(at(LEASE + 1))));
+    let late = rig.finish_job(id, stopped.lease_token, Ending::Completed, at(0)).await;
+    assert!(late.is_err_and(|error| has_ended(&error)));
+    let told = [EventKind::JobQueued, EventKind::JobStarted, EventKind::JobCompleted];
+    assert_eq!(rig.told(id).await, told);
+    assert_eq!(rig.deliveries_of(id).await.unwrap().len(), 1);
+}
+
 pub async fn an_extended_lease_holds(rig: &Rig) {
     rig.accept(job(1, at(0)), at(0)).await;
     let claimed = rig.claim_one(at(0)).await;

@@ -58,6 +58,7 @@ suite! {
     leases:
         a_lease_that_runs_out_requeues_and_counts
         a_stale_token_is_refused_and_changes_nothing
+        a_worker_whose_clock_stopped_loses_its_job_to_another
         an_extended_lease_holds
         what_is_given_back_is_not_counted
         a_failed_try_waits_for_the_next
@@ -102,6 +103,7 @@ suite! {
         a_callback_on_its_way_postpones_it
         a_restored_job_and_one_with_another_go_stay
         a_story_longer_than_one_step_goes_in_several
+        long_stories_with_callbacks_are_told_whole_and_go_whole
         pictures_are_listed_until_forgotten;
     queue:
         paused_work_claims_nothing_and_ends_what_is_over

@@ -1,15 +1,14 @@
 //! The books, counted from the records: every story fits together, and the index has exactly what follows from it.
 
 use super::engine::Engine;
-use super::keys;
-use super::records::{Indexed, decode};
+use super::records::{Indexed, JobRecord, decode};
+use super::{keys, log};
 use crate::domain::delivery::Delivery;
 use crate::domain::id::DeliveryId;
-use crate::domain::job::Job;
 use crate::store::{Audit, StoreError};
 
 /// What is kept by its own key only as part of a job's story, or as an entry of the index.
-const FOLLOWING: [u8; 16] = [
+const FOLLOWING: [u8; 15] = [
     keys::JOB_LIST,
     keys::JOB_TAG,
     keys::JOB_READY,
@@ -18,7 +17,6 @@ const FOLLOWING: [u8; 16] = [
     keys::JOB_DEADLINE,
     keys::JOB_PURGE,
     keys::IDEMPOTENCY,
-    keys::EVENT,
     keys::EVENT_OF_JOB,
     keys::DELIVERY,
     keys::DELIVERY_OF_JOB,
@@ -35,8 +33,8 @@ pub(super) fn audit(engine: &Engine) -> Result<Audit, StoreError> {
     let mut expected = [0_u64; 256];
     for entry in engine.scan(keys::all(keys::JOB)) {
         let (key, value) = entry?;
-        match decode::<Job>(&value) {
-            Ok(job) => story(engine, &job, &mut expected, &mut audit)?,
+        match decode::<JobRecord>(&value) {
+            Ok(record) => story(engine, &record, &mut expected, &mut audit)?,
             Err(error) => {
                 audit.fault(format!("the job at {} cannot be read: {error}", crate::domain::hex::hex(&key)));
             }
@@ -52,14 +50,56 @@ pub(super) fn audit(engine: &Engine) -> Result<Audit, StoreError> {
             ));
         }
     }
+    let events = count_events(engine, &mut audit)?;
+    let told = expected[usize::from(keys::EVENTS)];
+    if events != told {
+        audit.fault(format!("there are {events} events, and {told} are of a job"));
+    }
     Ok(audit)
 }
 
-fn story(engine: &Engine, job: &Job, expected: &mut [u64; 256], audit: &mut Audit) -> Result<(), StoreError> {
+/// How many events there are, readable or not.
+fn count_events(engine: &Engine, audit: &mut Audit) -> Result<u64, StoreError> {
+    let (mut count, mut long) = (0, 0_u64);
+    for group in engine.scan(keys::all(keys::EVENTS)) {
+        let (key, group) = group?;
+        match log::entries(&key, &group) {
+            Ok(entries) => {
+                count += entries.len() as u64;
+                long += entries.iter().filter(|entry| entry.is_long()).count() as u64;
+            }
+            Err(error) => audit.fault(format!("{}: {error}", crate::domain::hex::hex(&key))),
+        }
+    }
+    let found =
+        engine.scan(keys::all(keys::LONG_EVENT)).try_fold(0_u64, |count, entry| entry.map(|_| count + 1))?;
+    if found != long {
+        audit.fault(format!("there are {found} long events, and {long} follow"));
+    }
+    Ok(count)
+}
+
+fn story(
+    engine: &Engine,
+    record: &JobRecord,
+    expected: &mut [u64; 256],
+    audit: &mut Audit,
+) -> Result<(), StoreError> {
+    let job = &record.job;
     let events = super::jobs::events_of(engine, job.id, 0, usize::MAX)?;
-    let mut deliveries = Vec::new();
+    let more = engine.scan(keys::events_of(job.id, 0)).count();
+    expected[usize::from(keys::EVENTS)] += events.len() as u64;
+    expected[usize::from(keys::EVENT_OF_JOB)] += more as u64;
+    if record.events.len() + more != events.len() {
+        audit.fault(format!("{} has {} events, and others are noted", job.id, events.len()));
+    }
+    let mut ids = record.deliveries.clone();
     for entry in engine.scan(keys::deliveries_of(job.id)) {
-        let id = DeliveryId::from_bytes(keys::last_id(&entry?.0)?);
+        ids.push(DeliveryId::from_bytes(keys::last_id(&entry?.0)?));
+        expected[usize::from(keys::DELIVERY_OF_JOB)] += 1;
+    }
+    let mut deliveries = Vec::new();
+    for id in ids {
         match engine.get::<Delivery>(&keys::delivery(id)) {
             Ok(Some(delivery)) => {
                 let attempts = engine.scan(keys::attempts_of(id)).count();
@@ -72,15 +112,13 @@ fn story(engine: &Engine, job: &Job, expected: &mut [u64; 256], audit: &mut Audi
             Err(error) => audit.fault(format!("{id} of {} cannot be read: {error}", job.id)),
         }
     }
-    expected[usize::from(keys::EVENT)] += events.len() as u64;
-    expected[usize::from(keys::EVENT_OF_JOB)] += events.len() as u64;
     if let Some(key) = &job.idempotency_key {
         expected[usize::from(keys::IDEMPOTENCY)] += 1;
         if engine.get_raw(&keys::idempotency(&job.client, key))?.is_none() {
             audit.fault(format!("the idempotency key of {} is not there", job.id));
         }
     }
-    index(engine, job, expected, audit)?;
+    index(engine, record, expected, audit)?;
     audit.story(job, &events, &deliveries);
     Ok(())
 }

@@ -6,11 +6,12 @@ use jiff::Timestamp;
 
 use super::engine::Engine;
 use super::keys::{self, Key};
+use super::log;
+use super::records::JobRecord;
 use super::tx::Tx;
 use crate::domain::delivery::{Attempt, Delivery, StaleDelivery, Verdict};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, JobId, WorkerId};
-use crate::domain::job::Job;
 use crate::store::StoreError;
 
 /// Expired leases that one claim frees; the next claim frees the next.
@@ -33,7 +34,7 @@ pub(super) fn claim(
         claimed.extend(tx.take_entry(&key, |tx, id| {
             let id = DeliveryId::from_bytes(id);
             let delivery = update(tx, id, |delivery| delivery.claim(worker, until))?;
-            let event = tx.get(&keys::event(delivery.event_seq))?.ok_or(StoreError::NotFound)?;
+            let event = log::get(tx, delivery.event_seq)?.ok_or(StoreError::NotFound)?;
             Ok((delivery, event))
         })?);
     }
@@ -82,11 +83,16 @@ pub(super) fn get(engine: &Engine, id: DeliveryId) -> Result<Option<Delivery>, S
 }
 
 pub(super) fn of_job(engine: &Engine, job: JobId) -> Result<Vec<Delivery>, StoreError> {
-    let ids = engine.scan(keys::deliveries_of(job)).take(LIST_LIMIT);
-    let deliveries = ids.filter_map(|entry| {
-        let id = entry.and_then(|(key, _)| keys::last_id(&key));
-        id.and_then(|id| get(engine, DeliveryId::from_bytes(id))).transpose()
+    // The entries first: they come after what is noted.
+    let more = engine.scan(keys::deliveries_of(job)).take(LIST_LIMIT).map(|entry| {
+        let (key, _) = entry?;
+        Ok(DeliveryId::from_bytes(keys::last_id(&key)?))
     });
+    let more: Vec<DeliveryId> = more.collect::<Result<_, StoreError>>()?;
+    let Some(record) = engine.get::<JobRecord>(&keys::job(job))? else { return Ok(Vec::new()) };
+    let ids = record.deliveries.into_iter().chain(more).take(LIST_LIMIT);
+    // They may be purged meanwhile.
+    let deliveries = ids.filter_map(|id| get(engine, id).transpose());
     let mut deliveries: Vec<_> = deliveries.collect::<Result<_, _>>()?;
     // Ids of the same millisecond are in no order.
     deliveries.sort_by_key(|delivery| delivery.event_seq);
@@ -110,10 +116,10 @@ fn update(
 /// Keeps the job's view of its callback in step, if this is the delivery it shows: the latest one.
 fn show_in_job(tx: &mut Tx<'_>, delivery: &Delivery) -> Result<(), StoreError> {
     let key = keys::job(delivery.job_id);
-    let Some(mut job) = tx.get::<Job>(&key)? else { return Ok(()) };
-    let latest = job.callback.as_mut().and_then(|callback| callback.latest.as_mut());
+    let Some(mut record) = tx.get::<JobRecord>(&key)? else { return Ok(()) };
+    let latest = record.job.callback.as_mut().and_then(|callback| callback.latest.as_mut());
     let Some(latest) = latest.filter(|latest| latest.delivery == delivery.id) else { return Ok(()) };
     *latest = delivery.progress();
-    job.revision += 1;
-    tx.put(key, &job)
+    record.job.revision += 1;
+    tx.put(key, &record)
 }

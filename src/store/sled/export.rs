@@ -14,7 +14,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::SledStore;
 use super::engine::{Bytes, Engine, Writes};
 use super::keys::{self, Key};
-use super::records::{self, IdempotencyRecord};
+use super::log;
+use super::records::{self, IdempotencyRecord, JobRecord};
 use super::tx::{Held, Merged, Tx};
 use super::writer::{Durability, Shared, Writer};
 use crate::domain::hex::hex;
@@ -29,8 +30,15 @@ const SLICE_KEYS: usize = 256;
 const SLICE_BYTES: usize = 512 * 1024;
 
 /// What is read out, in this order. Everything else follows from it.
-const KINDS: [u8; 6] =
-    [keys::JOB, keys::EVENT, keys::DELIVERY, keys::ATTEMPT, keys::IDEMPOTENCY, keys::GARBAGE];
+const KINDS: [u8; 7] = [
+    keys::JOB,
+    keys::EVENTS,
+    keys::LONG_EVENT,
+    keys::DELIVERY,
+    keys::ATTEMPT,
+    keys::IDEMPOTENCY,
+    keys::GARBAGE,
+];
 
 /// What the writer keeps of an export.
 pub(super) struct Snapshot {
@@ -203,8 +211,8 @@ impl Export for SledExport {
             let slice = self.writer.write(Durability::Written, next_slice).await?;
             self.rest = slice.rest;
             if !slice.entries.is_empty() {
-                let records = slice.entries.iter().map(|(key, value)| record(key, value));
-                return records.collect::<Result<_, _>>().map(Some);
+                let records = slice.entries.iter().map(|(key, value)| records_of(key, value));
+                return Ok(Some(records.collect::<Result<Vec<_>, _>>()?.concat()));
             }
         }
         Ok(self.meta.take().map(|meta| vec![meta]))
@@ -221,12 +229,26 @@ fn next_slice(tx: &mut Tx<'_>) -> Result<Slice, StoreError> {
     slice
 }
 
-fn record(key: &[u8], value: &[u8]) -> Result<Record, StoreError> {
+fn records_of(key: &[u8], value: &[u8]) -> Result<Vec<Record>, StoreError> {
     let corrupt = |error: String| StoreError::Corrupt(format!("{}: {error}", hex(key)));
+    let named = |error| match error {
+        StoreError::Corrupt(error) => corrupt(error),
+        other => other,
+    };
     let no_key = || corrupt("not a key of its kind".to_owned());
+    let event = |value: &[u8]| records::decode(value).map(|event| Record::Event(Box::new(event)));
     let record = match key.first() {
-        Some(&keys::JOB) => records::decode(value).map(|job| Record::Job(Box::new(job))),
-        Some(&keys::EVENT) => records::decode(value).map(|event| Record::Event(Box::new(event))),
+        Some(&keys::JOB) => {
+            records::decode::<JobRecord>(value).map(|record| Record::Job(Box::new(record.job)))
+        }
+        Some(&keys::EVENTS) => {
+            // The long ones come by themselves.
+            let events = log::entries(key, value).and_then(|entries| {
+                entries.iter().filter(|entry| !entry.is_long()).map(|entry| event(entry.bytes)).collect()
+            });
+            return events.map_err(named);
+        }
+        Some(&keys::LONG_EVENT) => event(value),
         Some(&keys::DELIVERY) => records::decode(value).map(|delivery| Record::Delivery(Box::new(delivery))),
         Some(&keys::ATTEMPT) => {
             let delivery = keys::delivery_of_attempt(key).ok_or_else(no_key)?;
@@ -244,10 +266,7 @@ fn record(key: &[u8], value: &[u8]) -> Result<Record, StoreError> {
         Some(&keys::GARBAGE) => records::decode(value).map(Record::Garbage),
         _ => Err(no_key()),
     };
-    record.map_err(|error| match error {
-        StoreError::Corrupt(error) => corrupt(error),
-        other => other,
-    })
+    record.map(|record| vec![record]).map_err(named)
 }
 
 #[cfg(test)]
@@ -270,7 +289,7 @@ mod tests {
     fn filled(folder: &std::path::Path) -> (Engine, Entries) {
         let engine = Engine::open(folder, CACHE, &policy()).unwrap();
         let mut all: Entries = (0..600).map(|n| (key(n), n.to_be_bytes().to_vec())).collect();
-        all.insert(vec![keys::EVENT, 1], b"event".to_vec());
+        all.insert(vec![keys::EVENTS, 1], b"event".to_vec());
         let mut writes: Writes = all.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
         writes.insert(vec![keys::JOB_READY, 1], Some(Vec::new()));
         engine.commit(writes).unwrap();
@@ -320,7 +339,7 @@ mod tests {
         commit(
             &engine,
             &mut snapshot,
-            [(vec![keys::EVENT, 2], Some(Vec::new())), (vec![keys::EVENT, 1], None)],
+            [(vec![keys::EVENTS, 2], Some(Vec::new())), (vec![keys::EVENTS, 1], None)],
         );
         commit(&engine, &mut snapshot, [(vec![keys::JOB_READY, 2], Some(Vec::new()))]);
         assert_eq!(snapshot.images.len(), 4, "three keys of jobs, one of an event, and none that is newer");

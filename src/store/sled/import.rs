@@ -6,10 +6,10 @@ use std::vec;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::records::IdempotencyRecord;
+use super::records::{IdempotencyRecord, JobRecord};
 use super::tx::Tx;
 use super::writer::{Durability, Shared, Writer};
-use super::{SledStore, deliveries, jobs, keys};
+use super::{SledStore, deliveries, jobs, keys, log};
 use crate::store::{Import, Paused, Record, StoreError};
 
 /// Bytes after which a commit takes no further record.
@@ -24,7 +24,7 @@ struct SledImport {
 pub(super) async fn begin(store: &SledStore) -> Result<Box<dyn Import>, StoreError> {
     let is_empty = store
         .read(|engine| {
-            let first = [keys::JOB, keys::EVENT].map(|kind| engine.first_key(keys::all(kind)));
+            let first = [keys::JOB, keys::EVENTS].map(|kind| engine.first_key(keys::all(kind)));
             first.into_iter().try_fold(true, |is_empty, first| Ok(is_empty && first?.is_none()))
         })
         .await?;
@@ -82,13 +82,20 @@ fn put_some(
 
 fn put(tx: &mut Tx<'_>, record: Record) -> Result<(), StoreError> {
     match record {
-        Record::Job(job) => tx.insert(&*job),
+        Record::Job(job) => tx.insert(&JobRecord::new(*job)),
         Record::Event(event) => {
             tx.skip_seq(event.seq);
-            tx.mark(keys::event_of_job(event.job_id, event.seq));
-            tx.put(keys::event(event.seq), &*event)
+            let mut job = tx.checkout::<JobRecord>(event.job_id)?;
+            jobs::note_event(tx, &mut job.record, event.seq);
+            tx.save(job)?;
+            log::put(tx, &event)
         }
-        Record::Delivery(delivery) => tx.insert(&*delivery),
+        Record::Delivery(delivery) => {
+            let mut job = tx.checkout::<JobRecord>(delivery.job_id)?;
+            jobs::note_delivery(tx, &mut job.record, delivery.id);
+            tx.save(job)?;
+            tx.insert(&*delivery)
+        }
         Record::Attempt { delivery, attempt } => tx.put(keys::attempt(delivery, attempt.number), &*attempt),
         Record::Idempotency { client, key, job, fingerprint } => {
             tx.put(keys::idempotency(&client, &key), &IdempotencyRecord { job, fingerprint })

@@ -1,19 +1,20 @@
 //! The use-cases of jobs, and of the event log that tells their story.
 
-use std::iter::Peekable;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::engine::Engine;
 use super::keys::{self, Key};
-use super::records::{self, IdempotencyRecord};
+use super::log;
+use super::records::{IdempotencyRecord, JobRecord};
 use super::tx::Tx;
 use crate::clock::entropy;
 use crate::domain::delivery::Delivery;
 use crate::domain::event::{Event, EventKind};
 use crate::domain::id::{DeliveryId, EventId, JobId, WorkerId};
-use crate::domain::job::{Job, JobError};
+use crate::domain::job::{Job, JobError, JobStatus, Priority};
 use crate::store::{Ending, JobPage, JobQuery, Paused, StoreError, Submission, Submitted};
 
 /// Entries of each kind that one sweep deals with; the next goes on.
@@ -34,14 +35,15 @@ pub(super) fn submit(
             if known.fingerprint != idempotency.fingerprint {
                 return Ok(Submitted::KeyReused);
             }
-            return Ok(Submitted::Repeated(tx.load(known.job)?));
+            return Ok(Submitted::Repeated(tx.load::<JobRecord>(known.job)?.job));
         }
         tx.put(key, &IdempotencyRecord { job: job.id, fingerprint: idempotency.fingerprint })?;
         job.idempotency_key = Some(idempotency.key);
     }
-    tell(tx, &mut job, EventKind::JobQueued, now)?;
-    tx.insert(&job)?;
-    Ok(Submitted::Created(job))
+    let mut record = JobRecord::new(job);
+    tell(tx, &mut record, EventKind::JobQueued, now)?;
+    tx.insert(&record)?;
+    Ok(Submitted::Created(record.job))
 }
 
 pub(super) fn claim(
@@ -51,7 +53,11 @@ pub(super) fn claim(
     lease: Duration,
     now: Timestamp,
 ) -> Result<Vec<Job>, StoreError> {
-    sweep(tx, now)?;
+    // Once a batch: many claim at the same time.
+    if tx.swept < Some(now) {
+        sweep(tx, now)?;
+        tx.swept = Some(now);
+    }
     if tx.get::<Paused>(keys::PAUSED)?.unwrap_or_default().work {
         return Ok(Vec::new());
     }
@@ -62,42 +68,46 @@ pub(super) fn claim(
     {
         tx.cursor.turn = keys::end_of_turn(&key);
         let job = tx.take_entry(&key, |tx, id| {
-            let mut job = tx.checkout::<Job>(JobId::from_bytes(id))?;
-            let is_first = job.record.started_at.is_none();
-            job.record.claim(worker, until, now)?;
+            let mut job = tx.checkout::<JobRecord>(JobId::from_bytes(id))?;
+            let is_first = job.record.job.started_at.is_none();
+            job.record.job.claim(worker, until, now)?;
             if is_first {
                 tell(tx, &mut job.record, EventKind::JobStarted, now)?;
             }
             tx.save(job)
         })?;
-        claimed.extend(job);
+        claimed.extend(job.map(|record| record.job));
     }
     Ok(claimed)
 }
 
 /// The first job of the next client that has one. Each client's first is one look-up away, however many
 /// jobs another has waiting.
-fn next_ready(tx: &Tx<'_>) -> Result<Option<Key>, StoreError> {
+fn next_ready(tx: &mut Tx<'_>) -> Result<Option<Key>, StoreError> {
     let all = keys::all(keys::JOB_READY);
     let turn = tx.cursor.turn.clone();
-    let first = |range| Ok::<_, StoreError>(tx.keys(range, 1)?.pop());
-    Ok(match first(turn.clone()..all.end)? {
-        Some(key) => Some(key),
-        None => first(all.start..turn)?,
-    })
+    if tx.last_turn.as_ref() != Some(&turn) {
+        if let Some(key) = tx.keys(turn.clone()..all.end, 1)?.pop() {
+            return Ok(Some(key));
+        }
+        tx.last_turn = Some(turn.clone());
+    }
+    Ok(tx.keys(all.start..turn, 1)?.pop())
 }
 
 pub(super) fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
     let expired = tx.keys(keys::due(keys::JOB_LEASE, now), SWEPT_AT_ONCE)?;
     free(tx, expired, now)?;
     for key in tx.keys(keys::due(keys::JOB_WAITS, now), SWEPT_AT_ONCE)? {
-        tx.take_entry(&key, |tx, id| tx.update(JobId::from_bytes(id), Job::become_ready))?;
+        tx.take_entry(&key, |tx, id| {
+            tx.update(JobId::from_bytes(id), |record: &mut JobRecord| record.job.become_ready())
+        })?;
     }
     for key in tx.keys(keys::due(keys::JOB_DEADLINE, now), SWEPT_AT_ONCE)? {
         tx.take_entry(&key, |tx, id| {
-            let mut job = tx.checkout::<Job>(JobId::from_bytes(id))?;
-            let error = JobError::deadline_exceeded(job.record.deadline_ms.unwrap_or(0));
-            job.record.expire(error, now)?;
+            let mut job = tx.checkout::<JobRecord>(JobId::from_bytes(id))?;
+            let error = JobError::deadline_exceeded(job.record.job.deadline_ms.unwrap_or(0));
+            job.record.job.expire(error, now)?;
             conclude(tx, &mut job.record, now)?;
             tx.save(job)
         })?;
@@ -114,8 +124,8 @@ pub(super) fn free_all(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), StoreError
 fn free(tx: &mut Tx<'_>, leases: Vec<Key>, now: Timestamp) -> Result<(), StoreError> {
     for key in leases {
         tx.take_entry(&key, |tx, id| {
-            let mut job = tx.checkout::<Job>(JobId::from_bytes(id))?;
-            job.record.lose_worker(now)?;
+            let mut job = tx.checkout::<JobRecord>(JobId::from_bytes(id))?;
+            job.record.job.lose_worker(now)?;
             conclude(tx, &mut job.record, now)?;
             tx.save(job)
         })?;
@@ -130,116 +140,140 @@ pub(super) fn finish(
     ending: Ending,
     now: Timestamp,
 ) -> Result<Job, StoreError> {
-    let mut job = tx.checkout::<Job>(id)?;
+    let mut job = tx.checkout::<JobRecord>(id)?;
     match ending {
-        Ending::Completed => job.record.complete(token, now)?,
-        Ending::Failed(error) => job.record.fail(token, error, now)?,
-        Ending::RetryAt(error, due) => job.record.retry_later(token, error, due, now)?,
-        Ending::Cancelled => job.record.stop_cancelled(token, now)?,
-        Ending::GivenBack(due) => job.record.give_back(token, due, now)?,
+        Ending::Completed => job.record.job.complete(token, now)?,
+        Ending::Failed(error) => job.record.job.fail(token, error, now)?,
+        Ending::RetryAt(error, due) => job.record.job.retry_later(token, error, due, now)?,
+        Ending::Cancelled => job.record.job.stop_cancelled(token, now)?,
+        Ending::GivenBack(due) => job.record.job.give_back(token, due, now)?,
     }
     conclude(tx, &mut job.record, now)?;
-    tx.save(job)
+    Ok(tx.save(job)?.job)
 }
 
 pub(super) fn cancel(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-    let mut job = tx.checkout::<Job>(id)?;
-    job.record.cancel(now)?;
+    let mut job = tx.checkout::<JobRecord>(id)?;
+    job.record.job.cancel(now)?;
     conclude(tx, &mut job.record, now)?;
-    tx.save(job)
+    Ok(tx.save(job)?.job)
 }
 
 pub(super) fn retry(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-    let mut job = tx.checkout::<Job>(id)?;
-    job.record.retry(now)?;
+    let mut job = tx.checkout::<JobRecord>(id)?;
+    job.record.job.retry(now)?;
     tell(tx, &mut job.record, EventKind::JobQueued, now)?;
-    tx.save(job)
+    Ok(tx.save(job)?.job)
 }
 
 pub(super) fn delete(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-    let mut job = tx.checkout::<Job>(id)?;
-    let had_ended = job.record.status.is_terminal();
-    if job.record.delete(now, later(now, tx.policy().keep_deleted)) {
+    let mut job = tx.checkout::<JobRecord>(id)?;
+    let had_ended = job.record.job.status.is_terminal();
+    if job.record.job.delete(now, later(now, tx.policy().keep_deleted)) {
         if !had_ended {
             conclude(tx, &mut job.record, now)?;
         }
         tell(tx, &mut job.record, EventKind::JobDeleted, now)?;
     }
-    tx.save(job)
+    Ok(tx.save(job)?.job)
 }
 
 pub(super) fn restore(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-    let mut job = tx.checkout::<Job>(id)?;
-    job.record.restore(later(now, tx.policy().keep_finished))?;
+    let mut job = tx.checkout::<JobRecord>(id)?;
+    job.record.job.restore(later(now, tx.policy().keep_finished))?;
     tell(tx, &mut job.record, EventKind::JobRestored, now)?;
-    tx.save(job)
+    Ok(tx.save(job)?.job)
 }
 
 pub(super) fn get(engine: &Engine, id: JobId) -> Result<Option<Job>, StoreError> {
-    engine.get(&keys::job(id))
+    Ok(engine.get::<JobRecord>(&keys::job(id))?.map(|record| record.job))
 }
 
 pub(super) fn list(engine: &Engine, query: &JobQuery) -> Result<JobPage, StoreError> {
     let first_at = |time| JobId::new(time, &[0; 10]);
     let first = query.created_after.map(|time| first_at(later(time, Duration::from_millis(1))));
-    let end = query.before.into_iter().chain(query.created_before.map(first_at)).min();
-    let prefixes = match (&query.client, &query.tag) {
-        (None, _) => vec![vec![keys::JOB]],
-        (Some(client), Some(tag)) => vec![keys::job_tag_prefix(client, tag)],
-        (Some(client), None) => {
-            let lists = [Some(false), query.include_deleted.then_some(true)];
-            let prefix = |deleted| keys::job_list_prefix(client, deleted, query.status);
-            lists.into_iter().flatten().map(prefix).collect()
+    let mut end = query.before.into_iter().chain(query.created_before.map(first_at)).min();
+    let mut page = JobPage::default();
+    let mut looked_at = 0;
+    loop {
+        // One more, to know whether there is a next page.
+        let (ids, is_all) = newest(engine, query, first, end, query.limit + 1 - page.jobs.len())?;
+        for id in ids {
+            if page.jobs.len() == query.limit {
+                page.next = end;
+                return Ok(page);
+            }
+            end = Some(id);
+            looked_at += 1;
+            // The page is read while jobs move on: an entry may be older than its job.
+            match get(engine, id) {
+                Ok(job) => page.jobs.extend(job.filter(|job| query.matches(job))),
+                Err(error @ StoreError::Corrupt(_)) => {
+                    tracing::error!(job = %id, %error, "left out of a list");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if is_all {
+            return Ok(page);
+        }
+        if looked_at >= LOOKED_AT_PER_PAGE {
+            page.next = end;
+            return Ok(page);
+        }
+    }
+}
+
+/// The newest jobs that a query may mean, about `count` of those from `first` to before `end`, and whether these are
+/// all.
+///
+/// The lists are read one after another, in an order in which a job that moves meanwhile is found in one of them.
+fn newest(
+    engine: &Engine,
+    query: &JobQuery,
+    first: Option<JobId>,
+    end: Option<JobId>,
+    count: usize,
+) -> Result<(Vec<JobId>, bool), StoreError> {
+    let prefixes = match (&query.client, &query.tag, query.status) {
+        (_, _, Some(JobStatus::Processing)) => return Ok((processing(engine, first, end)?, true)),
+        (None, _, _) => vec![vec![keys::JOB]],
+        (Some(client), Some(tag), _) => vec![keys::job_tag_prefix(client, tag)],
+        (Some(client), None, Some(JobStatus::Queued)) => {
+            let scheduled = keys::job_list_prefix(client, false, query.status);
+            let ready = Priority::ALL.map(|priority| keys::job_ready_prefix(client, priority));
+            [scheduled].into_iter().chain(ready).collect()
+        }
+        (Some(client), None, status) => {
+            // Once more those that are not deleted: one may have been restored meanwhile.
+            let lists = if query.include_deleted { &[false, true, false][..] } else { &[false] };
+            lists.iter().map(|deleted| keys::job_list_prefix(client, *deleted, status)).collect()
         }
     };
-    let lists = prefixes.iter().map(|prefix| {
-        let entries = engine.scan(keys::ids(prefix, first, end)).rev();
-        entries.map(|entry| Ok(JobId::from_bytes(keys::last_id(&entry?.0)?))).peekable()
-    });
-
-    let mut page = JobPage::default();
-    let mut last = None;
-    for (looked_at, id) in (Newest { lists: lists.collect() }).enumerate() {
-        if page.jobs.len() == query.limit || looked_at == LOOKED_AT_PER_PAGE {
-            page.next = last;
-            break;
+    let (mut ids, mut from) = (BTreeSet::new(), None);
+    for prefix in prefixes {
+        let mut last = None;
+        for entry in engine.scan(keys::ids(&prefix, first, end)).rev().take(count) {
+            let id = JobId::from_bytes(keys::last_id(&entry?.0)?);
+            last = Some((id, last.map_or(1, |(_, count)| count + 1)));
+            ids.insert(id);
         }
-        let id = id?;
-        // Deleted or restored meanwhile, it is in both lists.
-        if last.replace(id) == Some(id) {
-            continue;
-        }
-        // The page is read while jobs move on: an entry may be older than its job.
-        match get(engine, id) {
-            Ok(job) => page.jobs.extend(job.filter(|job| query.matches(job))),
-            Err(error @ StoreError::Corrupt(_)) => tracing::error!(job = %id, %error, "left out of a list"),
-            Err(error) => return Err(error),
-        }
+        // Below the last that was read of a list there may be more of it.
+        from = from.max(last.filter(|(_, read)| *read == count).map(|(id, _)| id));
     }
-    Ok(page)
+    let newest = ids.into_iter().rev().take_while(|id| from.is_none_or(|from| from <= *id));
+    Ok((newest.collect(), from.is_none()))
 }
 
-/// Several lists of ids, each newest first, as one.
-struct Newest<I: Iterator> {
-    lists: Vec<Peekable<I>>,
-}
-
-impl<I: Iterator<Item = Result<JobId, StoreError>>> Iterator for Newest<I> {
-    type Item = Result<JobId, StoreError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let heads = self.lists.iter_mut().enumerate().filter_map(|(index, list)| {
-            // A failure goes first, as if it were the newest of all.
-            list.peek().map(|head| (head.as_ref().map_or([0xff; 16], |id| *id.as_bytes()), index))
-        });
-        let (_, index) = heads.max()?;
-        self.lists.get_mut(index)?.next()
+/// The few jobs that workers have, newest first.
+fn processing(engine: &Engine, first: Option<JobId>, end: Option<JobId>) -> Result<Vec<JobId>, StoreError> {
+    // A lease that is extended moves on, ahead of the scan: it is seen once more, and never missed.
+    let mut ids = BTreeSet::new();
+    for entry in engine.scan(keys::all(keys::JOB_LEASE)) {
+        ids.insert(JobId::from_bytes(keys::last_id(&entry?.0)?));
     }
-}
-
-pub(super) fn events(engine: &Engine, after: u64, last: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
-    let entries = engine.scan(keys::event(after.saturating_add(1))..keys::event(last.saturating_add(1)));
-    readable(entries.map(|entry| entry.map(|(_, value)| value)), limit)
+    ids.retain(|id| first.is_none_or(|first| first <= *id) && end.is_none_or(|end| *id < end));
+    Ok(ids.into_iter().rev().collect())
 }
 
 pub(super) fn events_of(
@@ -248,38 +282,28 @@ pub(super) fn events_of(
     after: u64,
     limit: usize,
 ) -> Result<Vec<Event>, StoreError> {
-    let values = engine.scan(keys::events_of(job, after)).filter_map(|entry| {
-        let seq = entry.map(|(key, _)| keys::seq_of(&key).unwrap_or(0));
-        // It may be purged meanwhile.
-        seq.and_then(|seq| engine.get_raw(&keys::event(seq))).transpose()
+    // The entries first: they come after what is noted, so that no event is told before an earlier one.
+    let more = engine.scan(keys::events_of(job, after)).take(limit).map(|entry| {
+        let (key, _) = entry?;
+        Ok(keys::last_number(&key).unwrap_or(0))
     });
-    readable(values, limit)
-}
-
-/// An event that cannot be read is left out, and holds up none behind it.
-fn readable(
-    values: impl Iterator<Item = Result<super::engine::Bytes, StoreError>>,
-    limit: usize,
-) -> Result<Vec<Event>, StoreError> {
-    let events = values.map(|value| match records::decode::<Event>(&value?) {
-        Ok(event) => Ok(Some(event)),
-        Err(error) => {
-            tracing::error!(%error, "an event was left out");
-            Ok(None)
-        }
-    });
+    let more: Vec<u64> = more.collect::<Result<_, StoreError>>()?;
+    let Some(record) = engine.get::<JobRecord>(&keys::job(job))? else { return Ok(Vec::new()) };
+    let noted = record.events.into_iter().filter(|seq| *seq > after);
+    let events = noted.chain(more).map(|seq| log::read_one(engine, seq));
     events.filter_map(Result::transpose).take(limit).collect()
 }
 
 /// Tells of an ending, if that is what the job has come to, and says how long it is kept.
-fn conclude(tx: &mut Tx<'_>, job: &mut Job, now: Timestamp) -> Result<(), StoreError> {
-    let Some(kind) = job.status.ending() else { return Ok(()) };
-    job.keep_until(later(now, tx.policy().keep_finished));
-    tell(tx, job, kind, now)
+fn conclude(tx: &mut Tx<'_>, record: &mut JobRecord, now: Timestamp) -> Result<(), StoreError> {
+    let Some(kind) = record.job.status.ending() else { return Ok(()) };
+    record.job.keep_until(later(now, tx.policy().keep_finished));
+    tell(tx, record, kind, now)
 }
 
 /// Appends an event to the log, and makes its delivery if the job's callback asked for its kind.
-fn tell(tx: &mut Tx<'_>, job: &mut Job, kind: EventKind, now: Timestamp) -> Result<(), StoreError> {
+fn tell(tx: &mut Tx<'_>, record: &mut JobRecord, kind: EventKind, now: Timestamp) -> Result<(), StoreError> {
+    let job = &mut record.job;
     let id = EventId::new(now, &entropy());
     let mut event = Event {
         id,
@@ -295,9 +319,24 @@ fn tell(tx: &mut Tx<'_>, job: &mut Job, kind: EventKind, now: Timestamp) -> Resu
         callback.latest = Some(delivery.progress());
         event.job = job.snapshot();
         tx.insert(&delivery)?;
+        note_delivery(tx, record, delivery.id);
     }
-    tx.mark(keys::event_of_job(job.id, event.seq));
-    tx.put(keys::event(event.seq), &event)
+    note_event(tx, record, event.seq);
+    log::put(tx, &event)
+}
+
+/// Notes an event as one of the job's.
+pub(super) fn note_event(tx: &mut Tx<'_>, record: &mut JobRecord, seq: u64) {
+    if let Some(seq) = record.note_event(seq) {
+        tx.mark(keys::event_of_job(record.job.id, seq));
+    }
+}
+
+/// Notes a delivery as one of the job's.
+pub(super) fn note_delivery(tx: &mut Tx<'_>, record: &mut JobRecord, id: DeliveryId) {
+    if !record.note_delivery(id) {
+        tx.mark(keys::delivery_of_job(record.job.id, id));
+    }
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {

@@ -30,7 +30,8 @@ pub(super) const JOB_DEADLINE: u8 = b'h';
 pub(super) const JOB_PURGE: u8 = b'g';
 pub(super) const GARBAGE: u8 = b'b';
 pub(super) const IDEMPOTENCY: u8 = b'i';
-pub(super) const EVENT: u8 = b'e';
+pub(super) const EVENTS: u8 = b'v';
+pub(super) const LONG_EVENT: u8 = b'f';
 pub(super) const EVENT_OF_JOB: u8 = b'k';
 pub(super) const DELIVERY: u8 = b'd';
 pub(super) const DELIVERY_OF_JOB: u8 = b'o';
@@ -86,7 +87,11 @@ pub(super) fn job_tag_prefix(client: &ClientId, tag: &str) -> Key {
 
 /// The queue: each client has its own stretch, in which priority and then age decide.
 pub(super) fn job_ready(client: &ClientId, priority: Priority, id: JobId) -> Key {
-    key(JOB_READY, &[&text(client.as_str()), &[priority_byte(priority)], id.as_bytes()])
+    [job_ready_prefix(client, priority).as_slice(), id.as_bytes()].concat()
+}
+
+pub(super) fn job_ready_prefix(client: &ClientId, priority: Priority) -> Key {
+    key(JOB_READY, &[&text(client.as_str()), &[priority_byte(priority)]])
 }
 
 /// The end of the stretch of the queue that `ready`, a key of it, lies in.
@@ -143,8 +148,13 @@ pub(super) fn client_and_key_of(key: &[u8]) -> Option<(ClientId, String)> {
     Some((client, String::from_utf8(client_key.to_vec()).ok()?))
 }
 
-pub(super) fn event(seq: u64) -> Key {
-    key(EVENT, &[&seq.to_be_bytes()])
+/// The group that an event lies in; [`super::log`] says how many make one.
+pub(super) fn events(group: u64) -> Key {
+    key(EVENTS, &[&group.to_be_bytes()])
+}
+
+pub(super) fn long_event(seq: u64) -> Key {
+    key(LONG_EVENT, &[&seq.to_be_bytes()])
 }
 
 pub(super) fn event_of_job(job: JobId, seq: u64) -> Key {
@@ -239,8 +249,8 @@ pub(super) fn time_of(key: &[u8]) -> Option<Timestamp> {
     Timestamp::from_millisecond(i64::try_from(millis).ok()?).ok()
 }
 
-/// The number that ends the key of an event, and of an event of a job.
-pub(super) fn seq_of(key: &[u8]) -> Option<u64> {
+/// The number that ends a key: which event or which group.
+pub(super) fn last_number(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*key.get(1..)?.last_chunk()?))
 }
 
@@ -322,6 +332,6 @@ mod tests {
         assert!(events_of(one, 6).contains(&event_of_job(one, u64::MAX)));
         assert!(!events_of(one, 6).contains(&event_of_job(one, 6)));
         assert_eq!(delivery_of_attempt(&attempt(last, 7)), Some(last));
-        assert_eq!((seq_of(&event(7)), seq_of(&event_of_job(one, 7))), (Some(7), Some(7)));
+        assert_eq!((last_number(&events(7)), last_number(&event_of_job(one, 7))), (Some(7), Some(7)));
     }
 }

@@ -7,13 +7,14 @@ use jiff::Timestamp;
 
 use super::engine::Engine;
 use super::keys::{self, Key};
+use super::log;
+use super::records::JobRecord;
 use super::tx::Tx;
 use crate::domain::delivery::Delivery;
 use crate::domain::id::{DeliveryId, JobId};
-use crate::domain::job::Job;
 use crate::store::{Garbage, Purged, StoreError};
 
-/// Keys that one step removes, so that nobody waits long behind it.
+/// Keys that one step removes, but for what the last job's record notes, so that nobody waits long behind it.
 const KEYS_AT_ONCE: usize = 4096;
 /// How long a job is kept on whose callback is still on its way when its time has come.
 const POSTPONED_BY: Duration = Duration::from_secs(3600);
@@ -42,35 +43,46 @@ pub(super) fn purge(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<Pur
 
 /// Whether the job is gone; it goes last, so that a story too long for one step is gone on with in the next.
 fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Result<bool, StoreError> {
-    let mut job = tx.checkout::<Job>(id)?;
-    let delivery_ids = tx.keys(keys::deliveries_of(id), *left)?;
-    let deliveries = delivery_ids
-        .iter()
-        .map(|key| tx.load::<Delivery>(DeliveryId::from_bytes(keys::last_id(key)?)))
-        .collect::<Result<Vec<_>, _>>()?;
-    if deliveries.iter().any(|delivery| !delivery.state.is_terminal()) {
-        job.record.purge_at = Some(now.checked_add(POSTPONED_BY).unwrap_or(Timestamp::MAX));
+    let mut job = tx.checkout::<JobRecord>(id)?;
+    let mut deliveries = Vec::new();
+    for id in &job.record.deliveries {
+        deliveries.push((tx.load::<Delivery>(*id)?, None));
+    }
+    for key in tx.keys(keys::deliveries_of(id), *left)? {
+        deliveries.push((tx.load(DeliveryId::from_bytes(keys::last_id(&key)?))?, Some(key)));
+    }
+    if deliveries.iter().any(|(delivery, _)| !delivery.state.is_terminal()) {
+        job.record.job.purge_at = Some(now.checked_add(POSTPONED_BY).unwrap_or(Timestamp::MAX));
         tx.save(job)?;
         return Ok(false);
     }
-    for delivery in deliveries {
+    for (delivery, entry) in deliveries {
         for attempt in take(tx, keys::attempts_of(delivery.id), left)? {
             tx.delete(attempt);
         }
         if *left == 0 {
+            tx.save(job)?;
             return Ok(false);
         }
         tx.remove(&delivery);
+        job.record.deliveries.retain(|id| *id != delivery.id);
+        entry.into_iter().for_each(|key| tx.delete(key));
         *left -= 1;
     }
     for key in take(tx, keys::events_of(id, 0), left)? {
-        tx.delete(keys::event(keys::seq_of(&key).unwrap_or(0)));
+        log::remove(tx, keys::last_number(&key).unwrap_or(0))?;
         tx.delete(key);
     }
     if *left == 0 {
+        tx.save(job)?;
         return Ok(false);
     }
-    let job = job.record;
+    for seq in std::mem::take(&mut job.record.events) {
+        log::remove(tx, seq)?;
+        *left = left.saturating_sub(1);
+    }
+    let record = job.record;
+    let job = &record.job;
     if let Some(key) = &job.idempotency_key {
         tx.delete(keys::idempotency(&job.client, key));
     }
@@ -79,13 +91,13 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
     let made = job.artifacts.iter().map(|artifact| &artifact.name);
     let names: BTreeSet<_> = wanted.chain(made).cloned().chain([ORIGINAL.to_owned()]).collect();
     tx.put(keys::garbage(id), &Garbage { job: id, names: names.into_iter().collect() })?;
-    tx.remove(&job);
-    *left -= 1;
+    tx.remove(&record);
+    *left = left.saturating_sub(1);
     Ok(true)
 }
 
 /// As many keys of `range` as are left to be removed in this step.
-fn take(tx: &Tx<'_>, range: std::ops::Range<Key>, left: &mut usize) -> Result<Vec<Key>, StoreError> {
+fn take(tx: &mut Tx<'_>, range: std::ops::Range<Key>, left: &mut usize) -> Result<Vec<Key>, StoreError> {
     let keys = tx.keys(range, *left)?;
     *left -= keys.len();
     Ok(keys)

@@ -21,7 +21,7 @@ pub(super) trait Record: Serialize + DeserializeOwned {
     const VERSION: u8;
 }
 
-impl Record for Job {
+impl Record for JobRecord {
     const VERSION: u8 = 2;
 }
 
@@ -63,7 +63,46 @@ pub(super) trait Indexed: Record + Clone {
     fn index(&self) -> Vec<Key>;
 }
 
-impl Indexed for Job {
+/// A job, and where the rest of its story is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct JobRecord {
+    pub(super) job: Job,
+    /// Its first events, by their places in the log, in order.
+    pub(super) events: Vec<u64>,
+    /// Its first deliveries.
+    pub(super) deliveries: Vec<DeliveryId>,
+}
+
+impl JobRecord {
+    /// Events and deliveries that are noted here: those of a job that went as jobs do, at a fraction of what keys of
+    /// their own cost. What more there is, when somebody goes on retrying it, has an entry of the index each.
+    pub(super) const NOTED: usize = 64;
+
+    pub(super) fn new(job: Job) -> Self {
+        Self { job, events: Vec::new(), deliveries: Vec::new() }
+    }
+
+    /// Notes an event. The latest is given back when there are too many: it needs an entry.
+    #[must_use]
+    pub(super) fn note_event(&mut self, seq: u64) -> Option<u64> {
+        if let Err(place) = self.events.binary_search(&seq) {
+            self.events.insert(place, seq);
+        }
+        if self.events.len() > Self::NOTED { self.events.pop() } else { None }
+    }
+
+    /// Notes a delivery; not when there are too many: it needs an entry.
+    #[must_use]
+    pub(super) fn note_delivery(&mut self, id: DeliveryId) -> bool {
+        let has_room = self.deliveries.len() < Self::NOTED;
+        if has_room {
+            self.deliveries.push(id);
+        }
+        has_room
+    }
+}
+
+impl Indexed for JobRecord {
     type Id = JobId;
 
     fn key(id: JobId) -> Key {
@@ -71,26 +110,30 @@ impl Indexed for Job {
     }
 
     fn id(&self) -> JobId {
-        self.id
+        self.job.id
     }
 
     fn index(&self) -> Vec<Key> {
-        let (id, client) = (self.id, &self.client);
-        let list = |status| keys::job_list(client, self.deleted_at.is_some(), status, id);
-        let mut index = vec![list(None), list(Some(self.status))];
-        index.extend(self.tags.iter().map(|tag| keys::job_tag(client, tag, id)));
-        match (self.status, self.due_at) {
+        let job = &self.job;
+        let (id, client) = (job.id, &job.client);
+        let list = |status| keys::job_list(client, job.deleted_at.is_some(), status, id);
+        let mut index = vec![list(None)];
+        // Those that are ready are found in the queue, and the few that are being processed by their leases.
+        let is_in_list = job.status.is_terminal() || job.status == JobStatus::Queued && job.due_at.is_some();
+        index.extend(is_in_list.then(|| list(Some(job.status))));
+        index.extend(job.tags.iter().map(|tag| keys::job_tag(client, tag, id)));
+        match (job.status, job.due_at) {
             (JobStatus::Queued, Some(due)) => index.push(keys::job_waits(due, id)),
-            (JobStatus::Queued, None) => index.push(keys::job_ready(client, self.priority, id)),
+            (JobStatus::Queued, None) => index.push(keys::job_ready(client, job.priority, id)),
             _ => {}
         }
-        if let Some(lease) = self.lease {
+        if let Some(lease) = job.lease {
             index.push(keys::job_lease(lease.until, id));
         }
-        if self.status.is_terminal() {
-            index.extend(self.purge_at.map(|at| keys::job_purge(at, id)));
+        if job.status.is_terminal() {
+            index.extend(job.purge_at.map(|at| keys::job_purge(at, id)));
         } else {
-            index.extend(self.deadline_at.map(|at| keys::job_deadline(at, id)));
+            index.extend(job.deadline_at.map(|at| keys::job_deadline(at, id)));
         }
         index
     }
@@ -108,13 +151,11 @@ impl Indexed for Delivery {
     }
 
     fn index(&self) -> Vec<Key> {
-        let mut index = vec![keys::delivery_of_job(self.job_id, self.id)];
         match (self.lease, self.next_attempt_at) {
-            (Some(lease), _) => index.push(keys::delivery_lease(lease.until, self.id)),
-            (None, Some(due)) => index.push(keys::delivery_due(due, self.id)),
-            (None, None) => {}
+            (Some(lease), _) => vec![keys::delivery_lease(lease.until, self.id)],
+            (None, Some(due)) => vec![keys::delivery_due(due, self.id)],
+            (None, None) => Vec::new(),
         }
-        index
     }
 }
 
@@ -155,19 +196,30 @@ mod tests {
 
     #[test]
     fn a_job_reads_back() {
-        let job = Job::accepted(new_job(3), at(9));
+        let mut job = JobRecord::new(Job::accepted(new_job(3), at(9)));
+        assert_eq!((job.note_event(7), job.note_event(8)), (None, None));
         let bytes = encode(&job).unwrap();
-        assert_eq!(decode::<Job>(&bytes).unwrap(), job);
+        assert_eq!(decode::<JobRecord>(&bytes).unwrap(), job);
         assert!(bytes.len() < 300, "a plain job takes {} bytes", bytes.len());
     }
 
     #[test]
+    fn the_first_events_are_noted_in_whatever_order_they_come() {
+        let mut job = JobRecord::new(Job::accepted(new_job(3), at(9)));
+        for seq in (1..=64).rev() {
+            assert_eq!(job.note_event(2 * seq), None);
+        }
+        assert_eq!((job.note_event(200), job.note_event(2), job.note_event(3)), (Some(200), None, Some(128)));
+        assert_eq!((job.events.len(), job.events[..3].to_vec()), (JobRecord::NOTED, vec![2, 3, 4]));
+    }
+
+    #[test]
     fn damage_and_excess_are_errors() {
-        let bytes = encode(&Job::accepted(new_job(3), at(9))).unwrap();
-        assert!(matches!(decode::<Job>(&bytes[..20]), Err(StoreError::Corrupt(_))));
-        assert!(matches!(decode::<Job>(&[]), Err(StoreError::Corrupt(_))));
-        let newer = [&[Job::VERSION + 1], &bytes[1..]].concat();
-        assert!(matches!(decode::<Job>(&newer), Err(StoreError::Corrupt(_))));
+        let bytes = encode(&JobRecord::new(Job::accepted(new_job(3), at(9)))).unwrap();
+        assert!(matches!(decode::<JobRecord>(&bytes[..20]), Err(StoreError::Corrupt(_))));
+        assert!(matches!(decode::<JobRecord>(&[]), Err(StoreError::Corrupt(_))));
+        let newer = [&[JobRecord::VERSION + 1], &bytes[1..]].concat();
+        assert!(matches!(decode::<JobRecord>(&newer), Err(StoreError::Corrupt(_))));
         let huge = Garbage { job: JobId::from_bytes([0; 16]), names: vec!["a".repeat(MAX_BYTES)] };
         assert!(matches!(encode(&huge), Err(StoreError::RecordTooLarge { .. })));
     }

@@ -15,7 +15,7 @@ const SEGMENT: u64 = SEGMENT_BYTES as u64;
 /// What one commit may take: the segments that its batch and what sled rewrites for it begin.
 const COMMIT: u64 = 2 * SEGMENT;
 /// What there must be for something new: several thousand finishes, attempts or deletions more.
-const ENOUGH: u64 = COMMIT + 2 * SEGMENT;
+pub(super) const ENOUGH: u64 = COMMIT + 2 * SEGMENT;
 
 /// What there is room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,11 @@
 //! A batch in the making: what a step sees and does.
 
-use std::collections::btree_map;
+use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use jiff::Timestamp;
 
 use super::engine::{Bytes, Engine, Entry, Writes};
 use super::export::Snapshot;
@@ -34,6 +36,13 @@ pub(super) struct Tx<'a> {
     pub(super) writes: Writes,
     /// What the running step overwrote in `writes`.
     undo: Vec<(Key, Option<Option<Vec<u8>>>)>,
+    /// By where a scan begins: of the engine's keys up to here, `writes` decides each. Without it, every claim would
+    /// walk over all that the claims before it took.
+    overwritten: BTreeMap<Key, Key>,
+    /// Up to when a step of this batch has dealt with all that was due.
+    pub(super) swept: Option<Timestamp>,
+    /// No job is ready behind this turn.
+    pub(super) last_turn: Option<Key>,
     pub(super) bytes: usize,
     pub(super) cursor: Cursor,
     pub(super) room: Room,
@@ -55,6 +64,9 @@ impl<'a> Tx<'a> {
             shared,
             writes: Writes::new(),
             undo: Vec::new(),
+            overwritten: BTreeMap::new(),
+            swept: None,
+            last_turn: None,
             bytes: 0,
             cursor,
             room,
@@ -79,16 +91,19 @@ impl<'a> Tx<'a> {
 
     /// Runs a part of a step; when it fails, its own writes are taken back and the step may go on.
     fn part<T>(&mut self, part: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let (mark, cursor, waiting_delta) = (self.undo.len(), self.cursor.clone(), self.waiting_delta);
+        let (mark, cursor) = (self.undo.len(), self.cursor.clone());
+        let (waiting_delta, bytes) = (self.waiting_delta, self.bytes);
         let result = part(self);
         if result.is_err() {
+            self.overwritten.clear();
+            (self.swept, self.last_turn) = (None, None);
             for (key, before) in self.undo.drain(mark..).rev() {
                 match before {
                     Some(write) => self.writes.insert(key, write),
                     None => self.writes.remove(&key),
                 };
             }
-            (self.cursor, self.waiting_delta) = (cursor, waiting_delta);
+            (self.cursor, self.waiting_delta, self.bytes) = (cursor, waiting_delta, bytes);
         }
         result
     }
@@ -105,7 +120,7 @@ impl<'a> Tx<'a> {
             Err(error @ (StoreError::Engine(_) | StoreError::Closed)) => Err(error),
             Err(error) => {
                 let entry = crate::domain::hex::hex(key);
-                tracing::error!(%error, entry, "an entry of a queue was set aside; darkroom doctor lists it");
+                tracing::error!(%error, entry, "an entry of a queue was set aside");
                 self.count(key, -1);
                 self.write(key.clone(), None);
                 self.write(keys::set_aside(key), Some(Vec::new()));
@@ -153,19 +168,42 @@ impl<'a> Tx<'a> {
         }
     }
 
+    /// A value as it is kept.
+    pub(super) fn get_raw(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.writes.get(key) {
+            Some(write) => Ok(write.clone()),
+            None => Ok(self.shared.engine.get_raw(key)?.map(|value| value.to_vec())),
+        }
+    }
+
     /// Up to `limit` keys of `range`, in order.
-    pub(super) fn keys(&self, range: Range<Key>, limit: usize) -> Result<Vec<Key>, StoreError> {
-        let pending = self.writes.range(range.clone());
-        Merged::new(self.shared.engine.scan(range), pending)
-            .filter_map(|entry| entry.map(|(key, held)| held.is_some().then_some(key)).transpose())
-            .take(limit)
-            .collect()
+    pub(super) fn keys(&mut self, range: Range<Key>, limit: usize) -> Result<Vec<Key>, StoreError> {
+        let from = self.overwritten.get(&range.start).unwrap_or(&range.start).min(&range.end).clone();
+        let stored = self.shared.engine.scan(from..range.end.clone());
+        let mut merged = Merged::new(stored, self.writes.range(range.clone()));
+        let (mut keys, mut overwritten, mut is_front) = (Vec::new(), None, true);
+        while keys.len() < limit
+            && let Some((key, held)) = merged.next().transpose()?
+        {
+            is_front &= !matches!(held, Some(Held::Stored(_)));
+            if is_front {
+                overwritten = Some(key.clone());
+            }
+            keys.extend(held.is_some().then_some(key));
+        }
+        self.overwritten.extend(overwritten.map(|key| (range.start, key)));
+        Ok(keys)
     }
 
     pub(super) fn put<T: Record>(&mut self, key: Key, value: &T) -> Result<(), StoreError> {
         let value = records::encode(value)?;
-        self.write(key, Some(value));
+        self.put_raw(key, value);
         Ok(())
+    }
+
+    /// Writes a value that is encoded already.
+    pub(super) fn put_raw(&mut self, key: Key, value: Vec<u8>) {
+        self.write(key, Some(value));
     }
 
     /// The record of this id.
@@ -241,6 +279,9 @@ impl<'a> Tx<'a> {
     fn count(&mut self, key: &[u8], delta: i64) {
         match key.first() {
             Some(&(keys::JOB_READY | keys::JOB_WAITS)) => {
+                if delta > 0 {
+                    self.last_turn = None;
+                }
                 self.waiting_delta += delta;
                 self.jobs_ready |= delta > 0;
             }
@@ -252,6 +293,9 @@ impl<'a> Tx<'a> {
     fn write(&mut self, key: Key, value: Option<Vec<u8>>) {
         self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
         let before = self.writes.insert(key.clone(), value);
+        // What is written once more is written once.
+        let replaced = before.as_ref().map_or(0, |value| key.len() + value.as_ref().map_or(0, Vec::len));
+        self.bytes = self.bytes.saturating_sub(replaced);
         self.undo.push((key, before));
     }
 }
@@ -297,5 +341,58 @@ where
             self.stored.next();
         }
         Some(Ok((key.clone(), value.as_ref().map(Held::Above))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::tests::{CACHE, policy};
+    use super::*;
+
+    #[test]
+    fn a_scan_skips_what_the_batch_took_and_finds_what_came_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        let entry = |n: u8| vec![keys::JOB_READY, n];
+        engine.commit((1..=6).map(|n| (entry(n), Some(Vec::new()))).collect()).unwrap();
+        let shared = Shared::load(engine, policy()).unwrap();
+        let mut snapshot = None;
+        let cursor = Cursor { next_seq: 1, turn: Key::new() };
+        let mut tx = Tx::new(&shared, cursor, Room::Enough, &mut snapshot);
+        let first = |tx: &mut Tx<'_>| tx.keys(keys::all(keys::JOB_READY), 1).unwrap().pop();
+
+        for n in 1..=3 {
+            assert_eq!(first(&mut tx), Some(entry(n)));
+            tx.delete(entry(n));
+        }
+        assert_eq!(first(&mut tx), Some(entry(4)));
+        assert_eq!(tx.overwritten.get(&keys::all(keys::JOB_READY).start), Some(&entry(3)));
+        assert_eq!(tx.keys(entry(0)..entry(3), 9).unwrap(), Vec::<Key>::new());
+        tx.mark(entry(2));
+        assert_eq!(first(&mut tx), Some(entry(2)));
+        tx.delete(entry(2));
+
+        let bytes = tx.bytes();
+        let failed = tx.attempt(|tx| {
+            tx.delete(entry(4));
+            tx.put_raw(entry(4), vec![0; 9]);
+            assert_eq!(tx.bytes(), bytes + 2 + 9, "what is written once more is written once");
+            tx.delete(entry(4));
+            tx.delete(entry(5));
+            assert_eq!(first(tx), Some(entry(6)));
+            Err::<(), _>(StoreError::NotFound)
+        });
+        assert!(matches!(failed, Err(StoreError::NotFound)), "{failed:?}");
+        assert_eq!(tx.bytes(), bytes);
+        assert_eq!(first(&mut tx), Some(entry(4)));
+
+        for n in 4..=6 {
+            tx.delete(entry(n));
+        }
+        assert_eq!(first(&mut tx), None);
+        // What was taken may end behind where a narrower scan does.
+        let all = keys::all(keys::JOB_READY);
+        assert_eq!(tx.keys(all.start..entry(2), 9).unwrap(), Vec::<Key>::new());
+        assert_eq!(tx.keys(entry(1)..entry(9), 0).unwrap(), Vec::<Key>::new());
     }
 }

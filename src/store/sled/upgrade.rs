@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::{Engine, Writes};
 use super::keys::{self, Key};
-use super::records::{self, IdempotencyRecord, Indexed};
+use super::log;
+use super::records::{self, IdempotencyRecord, Indexed, JobRecord};
 use crate::domain::client::ClientId;
 use crate::domain::event::{Event, EventKind};
-use crate::domain::id::{EventId, JobId};
+use crate::domain::id::{DeliveryId, EventId, JobId};
 use crate::domain::image::Variant;
 use crate::domain::job::{Artifact, Callback, Input, Job, JobError, JobStatus, Lease, Priority};
 use crate::store::{Policy, StoreError};
@@ -23,6 +24,8 @@ const RECORDS_PER_COMMIT: usize = 500;
 
 /// The index of jobs by status, which version 1 had.
 const V1_JOB_BY_STATUS: u8 = b's';
+/// Where version 1 kept each event.
+const V1_EVENT: u8 = b'e';
 
 /// A job as version 1 kept it.
 #[derive(Serialize, Deserialize)]
@@ -109,30 +112,65 @@ pub(super) fn from_v1(engine: &Engine, policy: &Policy) -> Result<(), StoreError
         })?;
     }
     each(engine, keys::JOB, |key, value, writes| {
-        let job = match v1::<JobV1>(value)? {
-            Some(job) => job.upgraded(policy),
+        let record = match v1::<JobV1>(value)? {
+            Some(job) => JobRecord::new(job.upgraded(policy)),
             None => records::decode(value)?,
         };
-        writes.extend(job.index().into_iter().map(|key| (key, Some(Vec::new()))));
-        writes.insert(key, Some(records::encode(&job)?));
+        writes.extend(record.index().into_iter().map(|key| (key, Some(Vec::new()))));
+        writes.insert(key, Some(records::encode(&record)?));
         Ok(())
     })?;
-    each(engine, keys::EVENT, |key, value, writes| {
+    each(engine, V1_EVENT, |key, value, writes| {
         let Some(event) = v1::<EventV1>(value)? else { return Ok(()) };
         let EventV1 { id, seq, kind, job_id, at, source, job } = event;
         let event = Event { id, seq, kind, job_id, at, source, job: job.upgraded(policy) };
-        writes.insert(keys::event_of_job(job_id, seq), Some(Vec::new()));
-        writes.insert(key, Some(records::encode(&event)?));
+        let group = current(engine, writes, &log::key_of(seq))?.unwrap_or_else(|| log::EMPTY.to_vec());
+        writes.extend(log::added(&group, &event)?.into_iter().map(|(key, value)| (key, Some(value))));
+        change_job(engine, writes, job_id, |record, writes| {
+            if let Some(seq) = record.note_event(seq) {
+                writes.insert(keys::event_of_job(job_id, seq), Some(Vec::new()));
+            }
+        })?;
+        writes.insert(key, None);
         Ok(())
+    })?;
+    each(engine, keys::DELIVERY_OF_JOB, |key, _, writes| {
+        let id = DeliveryId::from_bytes(keys::last_id(&key)?);
+        let Some(job) = key.get(1..).and_then(|ids| ids.first_chunk().copied()) else { return Ok(()) };
+        change_job(engine, writes, JobId::from_bytes(job), |record, writes| {
+            if record.note_delivery(id) {
+                writes.insert(key, None);
+            }
+        })
     })?;
     each(engine, keys::IDEMPOTENCY, |key, value, writes| {
         let known: IdempotencyRecord = records::decode(value)?;
-        if let Some(mut job) = engine.get::<Job>(&keys::job(known.job))? {
-            job.idempotency_key = keys::client_key_of(&key, &job.client);
-            writes.insert(keys::job(job.id), Some(records::encode(&job)?));
-        }
-        Ok(())
+        change_job(engine, writes, known.job, |record, _| {
+            record.job.idempotency_key = keys::client_key_of(&key, &record.job.client);
+        })
     })
+}
+
+/// What a key holds, with what is to be written.
+fn current(engine: &Engine, writes: &Writes, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    match writes.get(key) {
+        Some(write) => Ok(write.clone()),
+        None => Ok(engine.get_raw(key)?.map(|value| value.to_vec())),
+    }
+}
+
+/// Changes the record of a job, if it is there.
+fn change_job(
+    engine: &Engine,
+    writes: &mut Writes,
+    id: JobId,
+    change: impl FnOnce(&mut JobRecord, &mut Writes),
+) -> Result<(), StoreError> {
+    let Some(value) = current(engine, writes, &keys::job(id))? else { return Ok(()) };
+    let mut record = records::decode(&value)?;
+    change(&mut record, writes);
+    writes.insert(keys::job(id), Some(records::encode(&record)?));
+    Ok(())
 }
 
 /// A record of version 1; `None` when it is of this version already.
@@ -215,7 +253,7 @@ mod tests {
             writes.insert([&[keys::JOB_READY][..], &[0; 8], job.id.as_bytes()].concat(), Some(Vec::new()));
             let (id, seq, job_id) = (EventId::new(at(1), &[n; 10]), u64::from(n), job.id);
             let event = EventV1 { id, seq, kind, job_id, at: at(1), source: "http://a".to_owned(), job };
-            put_v1(&mut writes, keys::event(seq), &event);
+            put_v1(&mut writes, [&[V1_EVENT][..], &seq.to_be_bytes()].concat(), &event);
         }
         let known = IdempotencyRecord { job: job_v1(3, JobStatus::Completed).id, fingerprint: [0; 32] };
         put_v1(&mut writes, keys::idempotency(&ClientId::dev(), "order-7"), &known);
@@ -230,9 +268,45 @@ mod tests {
         let audit = super::super::audit::audit(&engine).unwrap();
         assert_eq!(audit.faults, Vec::<String>::new());
         assert_eq!(audit.jobs.values().sum::<u64>(), 3);
-        let done: Job = engine.get(&keys::job(known.job)).unwrap().unwrap();
+        let JobRecord { job: done, events, .. } = engine.get(&keys::job(known.job)).unwrap().unwrap();
         assert_eq!(done.idempotency_key.as_deref(), Some("order-7"));
         assert_eq!(done.purge_at, Some(at(9).checked_add(policy().keep_finished).unwrap()));
-        assert_eq!(done.tags, ["red"]);
+        assert_eq!((done.tags.as_slice(), events.as_slice()), (&["red".to_owned()][..], &[3][..]));
+    }
+
+    #[test]
+    fn what_belongs_to_a_job_is_noted_in_it_and_the_rest_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        let job = job_v1(1, JobStatus::Queued);
+        let job_id = job.id;
+        let mut writes = Writes::new();
+        put_v1(&mut writes, keys::job(job_id), &job);
+        for n in 1..=66 {
+            let mut job = job_v1(1, JobStatus::Queued);
+            job.metadata = Some("m".repeat(100 * usize::from(n)));
+            let (id, seq) = (EventId::new(at(1), &[n; 10]), u64::from(n));
+            let kind = EventKind::JobQueued;
+            let event = EventV1 { id, seq, kind, job_id, at: at(1), source: "http://a".to_owned(), job };
+            put_v1(&mut writes, [&[V1_EVENT][..], &seq.to_be_bytes()].concat(), &event);
+            let delivery = DeliveryId::from_bytes([n; 16]);
+            writes.insert(keys::delivery_of_job(job_id, delivery), Some(Vec::new()));
+        }
+        engine.commit(writes).unwrap();
+        for _ in 0..2 {
+            from_v1(&engine, &policy()).unwrap();
+            let JobRecord { events, deliveries, .. } = engine.get(&keys::job(job_id)).unwrap().unwrap();
+            assert_eq!(events, (1..=64).collect::<Vec<_>>());
+            assert_eq!(deliveries, (1..=64).map(|n| DeliveryId::from_bytes([n; 16])).collect::<Vec<_>>());
+            let count = |range| engine.scan(range).count();
+            assert_eq!(count(keys::events_of(job_id, 64)), 2);
+            assert_eq!((count(keys::deliveries_of(job_id)), count(keys::all(V1_EVENT))), (2, 0));
+            let events = super::super::jobs::events_of(&engine, job_id, 0, 99).unwrap();
+            assert_eq!(
+                events.iter().map(|event| event.seq).collect::<Vec<_>>(),
+                (1..=66).collect::<Vec<_>>()
+            );
+            assert_eq!(events[65].job.metadata.as_ref().unwrap().len(), 6600);
+        }
     }
 }

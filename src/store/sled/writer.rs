@@ -13,10 +13,10 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::engine::Engine;
-use super::keys::{self};
 use super::space::{Room, Space};
 use super::tx::{Cursor, Tx};
 use super::watchdog::Watchdog;
+use super::{keys, log};
 use crate::store::{Paused, Policy, Signals, StoreError};
 
 /// Steps that may wait in front of the thread; who comes later waits for room.
@@ -52,7 +52,7 @@ impl Shared {
         let count =
             |prefix| engine.scan(keys::all(prefix)).try_fold(0, |count, entry| entry.map(|_| count + 1));
         let waiting: u64 = count(keys::JOB_READY)? + count(keys::JOB_WAITS)?;
-        let last_event = engine.last_key(keys::all(keys::EVENT))?.as_deref().and_then(keys::seq_of);
+        let last_event = log::last_seq(&engine)?;
         // The last events may have been purged; their places stay taken.
         let last_seq = last_event.max(engine.get::<u64>(keys::LAST_SEQ)?).unwrap_or(0);
         let paused = engine.get(keys::PAUSED)?.unwrap_or_default();
