@@ -71,6 +71,8 @@ impl Server {
     pub fn start(stage: &Stage, call: Option<Call>, wait_until_armed: bool) -> Self {
         let log = File::options().create(true).append(true).open(stage.root.join("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_darkroom"));
+        // It refuses variables that mean nothing to it.
+        command.env_remove("DARKROOM_KILLS");
         command
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(stage.data())
