@@ -109,29 +109,45 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
     }
 }
 
-/// Follows the link `rel` of each job. The first that does not allow it ends the command; those before it are done.
+/// Follows the link `rel` of each job. Those that do not allow it are named, and the others done all the same.
 async fn act(api: &Api, ids: &Ids, rel: &'static str, json: bool) -> Result<(), CliError> {
+    let mut refused = None;
     for id in &ids.ids {
-        let job = find(api, id).await?;
-        let Some(href) = job.body.links.find(rel) else {
-            let state = if job.body.deleted_at.is_some() { "deleted" } else { job.body.status.as_str() };
-            return Err(CliError::NotNow { id: id.clone(), action: rel, state: state.to_owned() });
-        };
-        let after = if rel == "delete" {
-            api.delete(href).await?;
-            find(api, id).await?
-        } else {
-            api.post(href).await?
-        };
-        if json {
-            output::json(&after.text)?;
-        } else {
-            let purge = after.body.purge_at.as_ref().filter(|_| after.body.deleted_at.is_some());
-            let until = purge.map(|time| format!(", can be restored until {time}")).unwrap_or_default();
-            output::text(&format!("{id}  {}{until}", after.body.status))?;
+        match act_on(api, id, rel, json).await {
+            Err(error @ (CliError::NotNow { .. } | CliError::Api(_))) => {
+                if let Some((id, earlier)) = refused.replace((id, error)) {
+                    output::note(&format!("{id}: {earlier}"));
+                }
+            }
+            done => done?,
         }
     }
-    Ok(())
+    let Some((id, error)) = refused else { return Ok(()) };
+    if ids.ids.len() > 1 {
+        output::note(&format!("{id}:"));
+    }
+    Err(error)
+}
+
+async fn act_on(api: &Api, id: &str, rel: &'static str, json: bool) -> Result<(), CliError> {
+    let job = find(api, id).await?;
+    let Some(href) = job.body.links.find(rel) else {
+        let state = if job.body.deleted_at.is_some() { "deleted" } else { job.body.status.as_str() };
+        return Err(CliError::NotNow { id: id.to_owned(), action: rel, state: state.to_owned() });
+    };
+    let after = if rel == "delete" {
+        api.delete(href).await?;
+        find(api, id).await?
+    } else {
+        api.post(href).await?
+    };
+    if json {
+        output::json(&after.text)
+    } else {
+        let purge = after.body.purge_at.as_ref().filter(|_| after.body.deleted_at.is_some());
+        let until = purge.map(|time| format!(", can be restored until {time}")).unwrap_or_default();
+        output::text(&format!("{id}  {}{until}", after.body.status))
+    }
 }
 
 async fn find(api: &Api, id: &str) -> Result<Reply<Job>, CliError> {

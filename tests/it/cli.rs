@@ -198,7 +198,11 @@ async fn jobs_are_acted_on_and_the_queue_is_paused() {
     let all = stdout(&run(&["jobs", "list", "--tag", "red", "--include-deleted"], &url).await);
     assert!(all.contains(id), "{all}");
     assert_eq!(stdout(&run(&["jobs", "restore", id], &url).await), format!("{id}  cancelled\n"));
-    assert_eq!(stdout(&run(&["jobs", "retry", id], &url).await), format!("{id}  queued\n"));
+    // Those that do not allow it are named, and the others done all the same.
+    let mixed = run(&["jobs", "retry", "job_nothing", id, id], &url).await;
+    assert_eq!((stdout(&mixed), mixed.status.code()), (format!("{id}  queued\n"), Some(1)));
+    let refusals = stderr(&mixed);
+    assert!(refusals.contains("job_nothing") && refusals.contains("is queued"), "{refusals}");
     assert_eq!(run(&["queue", "resume"], &url).await.status.code(), Some(0));
     assert_eq!(run(&["jobs", "watch", id], &url).await.status.code(), Some(0));
     assert_eq!(run(&["jobs", "retry", "job_nothing"], &url).await.status.code(), Some(3));

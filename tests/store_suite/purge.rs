@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use darkroom::domain::delivery::Verdict;
 use darkroom::domain::event::EventKind;
 use darkroom::domain::job::{Job, NewJob};
-use darkroom::store::{Audit, Ending, Garbage, JobQuery, Purged, Submitted};
+use darkroom::store::{Audit, Ending, Garbage, JobQuery, Purged, StoreError, Submitted};
 
 use crate::engines::Engine;
 use crate::rig::{
@@ -159,7 +159,8 @@ pub async fn a_restored_job_and_one_with_another_go_stay(rig: &Rig) {
 pub async fn a_story_longer_than_one_step_goes_in_several(rig: &Rig) {
     // sled removes 4096 keys in one step, and the first 64 events have none.
     let rounds = if rig.engine == Engine::Sled { 2100 } else { 5 };
-    let id = rig.accept(job(1, at(0)), at(0)).await.id;
+    let id = job(1, at(0)).id;
+    rig.accept_keyed(job(1, at(0)), "order-7", 1, at(0)).await;
     rig.cancel_job(id, at(0)).await.unwrap();
     let toggle = async |round| match round % 2 {
         0 => rig.delete_job(id, at(0)).await,
@@ -178,6 +179,13 @@ pub async fn a_story_longer_than_one_step_goes_in_several(rig: &Rig) {
         steps.push(step);
         rig.reopen(at(KEEP_FINISHED)).await;
         assert_eq!(*rig.signals().events.borrow(), last, "no place in the log is given twice");
+        // To all others it is gone from the first step on.
+        assert_eq!((rig.job(id).await.unwrap(), rig.events_of(id, 0, 9).await.unwrap()), (None, vec![]));
+        assert_eq!(rig.list(JobQuery { limit: 9, ..JobQuery::default() }).await, []);
+        for again in [rig.restore_job(id, at(1)).await, rig.retry_job(id, at(1)).await] {
+            assert!(matches!(again, Err(StoreError::NotFound)), "{again:?}");
+        }
+        assert_eq!(rig.audit().await.unwrap().faults, Vec::<String>::new());
         if !step.more {
             break;
         }
@@ -227,6 +235,7 @@ pub async fn long_stories_with_callbacks_are_told_whole_and_go_whole(rig: &Rig) 
     while steps.last().is_none_or(|step: &Purged| step.more) {
         assert!(steps.len() < 10, "it comes to an end: {steps:?}");
         steps.push(rig.purge(99, at(KEEP_FINISHED)).await.unwrap());
+        assert_eq!(rig.audit().await.unwrap().faults, Vec::<String>::new());
     }
     assert_eq!(steps.iter().map(|step| step.jobs).sum::<usize>(), ids.len(), "{steps:?}");
     assert_eq!(steps.len() > 1, rig.engine == Engine::Sled, "{steps:?}");

@@ -89,7 +89,7 @@ pub(super) fn of_job(engine: &Engine, job: JobId) -> Result<Vec<Delivery>, Store
         Ok(DeliveryId::from_bytes(keys::last_id(&key)?))
     });
     let more: Vec<DeliveryId> = more.collect::<Result<_, StoreError>>()?;
-    let Some(record) = engine.get::<JobRecord>(&keys::job(job))? else { return Ok(Vec::new()) };
+    let Some(record) = super::jobs::record(engine, job)? else { return Ok(Vec::new()) };
     let ids = record.deliveries.into_iter().chain(more).take(LIST_LIMIT);
     // They may be purged meanwhile.
     let deliveries = ids.filter_map(|id| get(engine, id).transpose());

@@ -210,9 +210,10 @@ impl Export for SledExport {
                 .map_err(|error| StoreError::Engine(error.into()))?;
             let slice = self.writer.write(Durability::Written, next_slice).await?;
             self.rest = slice.rest;
-            if !slice.entries.is_empty() {
-                let records = slice.entries.iter().map(|(key, value)| records_of(key, value));
-                return Ok(Some(records.collect::<Result<Vec<_>, _>>()?.concat()));
+            let records = slice.entries.iter().map(|(key, value)| records_of(key, value));
+            let records = records.collect::<Result<Vec<_>, _>>()?.concat();
+            if !records.is_empty() {
+                return Ok(Some(records));
             }
         }
         Ok(self.meta.take().map(|meta| vec![meta]))
@@ -239,7 +240,9 @@ fn records_of(key: &[u8], value: &[u8]) -> Result<Vec<Record>, StoreError> {
     let event = |value: &[u8]| records::decode(value).map(|event| Record::Event(Box::new(event)));
     let record = match key.first() {
         Some(&keys::JOB) => {
-            records::decode::<JobRecord>(value).map(|record| Record::Job(Box::new(record.job)))
+            let job = records::decode::<JobRecord>(value).map_err(named)?;
+            // What is left of the story of one that is going finds no job when it is taken in.
+            return Ok(if job.is_going { Vec::new() } else { vec![Record::Job(Box::new(job.job))] });
         }
         Some(&keys::EVENTS) => {
             // The long ones come by themselves.

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::records::{IdempotencyRecord, JobRecord};
-use super::tx::Tx;
+use super::tx::{Checkout, Tx};
 use super::writer::{Durability, Shared, Writer};
 use super::{SledStore, deliveries, jobs, keys, log};
+use crate::domain::id::JobId;
 use crate::store::{Import, Paused, Record, StoreError};
 
 /// Bytes after which a commit takes no further record.
@@ -85,18 +86,23 @@ fn put(tx: &mut Tx<'_>, record: Record) -> Result<(), StoreError> {
         Record::Job(job) => tx.insert(&JobRecord::new(*job)),
         Record::Event(event) => {
             tx.skip_seq(event.seq);
-            let mut job = tx.checkout::<JobRecord>(event.job_id)?;
+            let Some(mut job) = job(tx, event.job_id)? else { return Ok(()) };
             jobs::note_event(tx, &mut job.record, event.seq);
             tx.save(job)?;
             log::put(tx, &event)
         }
         Record::Delivery(delivery) => {
-            let mut job = tx.checkout::<JobRecord>(delivery.job_id)?;
+            let Some(mut job) = job(tx, delivery.job_id)? else { return Ok(()) };
             jobs::note_delivery(tx, &mut job.record, delivery.id);
             tx.save(job)?;
             tx.insert(&*delivery)
         }
-        Record::Attempt { delivery, attempt } => tx.put(keys::attempt(delivery, attempt.number), &*attempt),
+        Record::Attempt { delivery, attempt } => {
+            if tx.get_raw(&keys::delivery(delivery))?.is_none() {
+                return Ok(());
+            }
+            tx.put(keys::attempt(delivery, attempt.number), &*attempt)
+        }
         Record::Idempotency { client, key, job, fingerprint } => {
             tx.put(keys::idempotency(&client, &key), &IdempotencyRecord { job, fingerprint })
         }
@@ -105,5 +111,14 @@ fn put(tx: &mut Tx<'_>, record: Record) -> Result<(), StoreError> {
             tx.skip_seq(last_seq);
             Ok(())
         }
+    }
+}
+
+/// The job of a part of a story; `None` for one that was being purged when the export was made.
+fn job(tx: &Tx<'_>, id: JobId) -> Result<Option<Checkout<JobRecord>>, StoreError> {
+    match tx.checkout(id) {
+        Ok(job) => Ok(Some(job)),
+        Err(StoreError::NotFound) => Ok(None),
+        Err(error) => Err(error),
     }
 }

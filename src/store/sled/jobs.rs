@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::keys::{self, Key};
 use super::log;
 use super::records::{IdempotencyRecord, JobRecord};
-use super::tx::Tx;
+use super::tx::{Checkout, Tx};
 use crate::clock::entropy;
 use crate::domain::delivery::Delivery;
 use crate::domain::event::{Event, EventKind};
@@ -140,7 +140,7 @@ pub(super) fn finish(
     ending: Ending,
     now: Timestamp,
 ) -> Result<Job, StoreError> {
-    let mut job = tx.checkout::<JobRecord>(id)?;
+    let mut job = checkout(tx, id)?;
     match ending {
         Ending::Completed => job.record.job.complete(token, now)?,
         Ending::Failed(error) => job.record.job.fail(token, error, now)?,
@@ -153,21 +153,21 @@ pub(super) fn finish(
 }
 
 pub(super) fn cancel(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-    let mut job = tx.checkout::<JobRecord>(id)?;
+    let mut job = checkout(tx, id)?;
     job.record.job.cancel(now)?;
     conclude(tx, &mut job.record, now)?;
     Ok(tx.save(job)?.job)
 }
 
 pub(super) fn retry(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-    let mut job = tx.checkout::<JobRecord>(id)?;
+    let mut job = checkout(tx, id)?;
     job.record.job.retry(now)?;
     tell(tx, &mut job.record, EventKind::JobQueued, now)?;
     Ok(tx.save(job)?.job)
 }
 
 pub(super) fn delete(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-    let mut job = tx.checkout::<JobRecord>(id)?;
+    let mut job = checkout(tx, id)?;
     let had_ended = job.record.job.status.is_terminal();
     if job.record.job.delete(now, later(now, tx.policy().keep_deleted)) {
         if !had_ended {
@@ -179,14 +179,25 @@ pub(super) fn delete(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, 
 }
 
 pub(super) fn restore(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-    let mut job = tx.checkout::<JobRecord>(id)?;
+    let mut job = checkout(tx, id)?;
     job.record.job.restore(later(now, tx.policy().keep_finished))?;
     tell(tx, &mut job.record, EventKind::JobRestored, now)?;
     Ok(tx.save(job)?.job)
 }
 
+/// A job that is not going, to be changed.
+fn checkout(tx: &Tx<'_>, id: JobId) -> Result<Checkout<JobRecord>, StoreError> {
+    let job = tx.checkout::<JobRecord>(id)?;
+    if job.record.is_going { Err(StoreError::NotFound) } else { Ok(job) }
+}
+
+/// The record of a job that is not going.
+pub(super) fn record(engine: &Engine, id: JobId) -> Result<Option<JobRecord>, StoreError> {
+    Ok(engine.get::<JobRecord>(&keys::job(id))?.filter(|record| !record.is_going))
+}
+
 pub(super) fn get(engine: &Engine, id: JobId) -> Result<Option<Job>, StoreError> {
-    Ok(engine.get::<JobRecord>(&keys::job(id))?.map(|record| record.job))
+    Ok(record(engine, id)?.map(|record| record.job))
 }
 
 pub(super) fn list(engine: &Engine, query: &JobQuery) -> Result<JobPage, StoreError> {
@@ -288,7 +299,7 @@ pub(super) fn events_of(
         Ok(keys::last_number(&key).unwrap_or(0))
     });
     let more: Vec<u64> = more.collect::<Result<_, StoreError>>()?;
-    let Some(record) = engine.get::<JobRecord>(&keys::job(job))? else { return Ok(Vec::new()) };
+    let Some(record) = record(engine, job)? else { return Ok(Vec::new()) };
     let noted = record.events.into_iter().filter(|seq| *seq > after);
     let events = noted.chain(more).map(|seq| log::read_one(engine, seq));
     events.filter_map(Result::transpose).take(limit).collect()

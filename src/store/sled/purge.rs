@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::keys::{self, Key};
 use super::log;
 use super::records::JobRecord;
-use super::tx::Tx;
+use super::tx::{Checkout, Tx};
 use crate::domain::delivery::Delivery;
 use crate::domain::id::{DeliveryId, JobId};
 use crate::store::{Garbage, Purged, StoreError};
@@ -56,16 +56,21 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
         tx.save(job)?;
         return Ok(false);
     }
+    job.record.is_going = true;
+    if let Some(key) = job.record.job.idempotency_key.take() {
+        tx.delete(keys::idempotency(&job.record.job.client, &key));
+    }
     for (delivery, entry) in deliveries {
-        for attempt in take(tx, keys::attempts_of(delivery.id), left)? {
+        let id = delivery.id;
+        for attempt in take(tx, keys::attempts_of(id), left)? {
             tx.delete(attempt);
         }
         if *left == 0 {
             tx.save(job)?;
             return Ok(false);
         }
-        tx.remove(&delivery);
-        job.record.deliveries.retain(|id| *id != delivery.id);
+        tx.remove(Checkout::of(delivery));
+        job.record.deliveries.retain(|noted| *noted != id);
         entry.into_iter().for_each(|key| tx.delete(key));
         *left -= 1;
     }
@@ -81,17 +86,12 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
         log::remove(tx, seq)?;
         *left = left.saturating_sub(1);
     }
-    let record = job.record;
-    let job = &record.job;
-    if let Some(key) = &job.idempotency_key {
-        tx.delete(keys::idempotency(&job.client, key));
-    }
     // An artifact may lie there that was never noted: its worker was cut off in between.
-    let wanted = job.variants.iter().map(|variant| &variant.name);
-    let made = job.artifacts.iter().map(|artifact| &artifact.name);
+    let wanted = job.record.job.variants.iter().map(|variant| &variant.name);
+    let made = job.record.job.artifacts.iter().map(|artifact| &artifact.name);
     let names: BTreeSet<_> = wanted.chain(made).cloned().chain([ORIGINAL.to_owned()]).collect();
     tx.put(keys::garbage(id), &Garbage { job: id, names: names.into_iter().collect() })?;
-    tx.remove(&record);
+    tx.remove(job);
     *left = left.saturating_sub(1);
     Ok(true)
 }

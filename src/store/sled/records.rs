@@ -71,6 +71,8 @@ pub(super) struct JobRecord {
     pub(super) events: Vec<u64>,
     /// Its first deliveries.
     pub(super) deliveries: Vec<DeliveryId>,
+    /// Whether its purge has begun: to all others it is gone, as a part of its story may be.
+    pub(super) is_going: bool,
 }
 
 impl JobRecord {
@@ -79,7 +81,7 @@ impl JobRecord {
     pub(super) const NOTED: usize = 64;
 
     pub(super) fn new(job: Job) -> Self {
-        Self { job, events: Vec::new(), deliveries: Vec::new() }
+        Self { job, events: Vec::new(), deliveries: Vec::new(), is_going: false }
     }
 
     /// Notes an event. The latest is given back when there are too many: it needs an entry.
@@ -116,6 +118,9 @@ impl Indexed for JobRecord {
     fn index(&self) -> Vec<Key> {
         let job = &self.job;
         let (id, client) = (job.id, &job.client);
+        if self.is_going {
+            return job.purge_at.map(|at| keys::job_purge(at, id)).into_iter().collect();
+        }
         let list = |status| keys::job_list(client, job.deleted_at.is_some(), status, id);
         let mut index = vec![list(None)];
         // Those that are ready are found in the queue, and the few that are being processed by their leases.

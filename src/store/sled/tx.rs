@@ -21,6 +21,13 @@ pub(super) struct Checkout<R> {
     index: Vec<Key>,
 }
 
+impl<R: Indexed> Checkout<R> {
+    /// A record as it is kept.
+    pub(super) fn of(record: R) -> Self {
+        Self { index: record.index(), record }
+    }
+}
+
 /// What goes on from one commit to the next.
 #[derive(Debug, Clone)]
 pub(super) struct Cursor {
@@ -220,8 +227,7 @@ impl<'a> Tx<'a> {
 
     /// The record of this id, to be changed and then saved.
     pub(super) fn checkout<R: Indexed>(&self, id: R::Id) -> Result<Checkout<R>, StoreError> {
-        let record: R = self.load(id)?;
-        Ok(Checkout { index: record.index(), record })
+        Ok(Checkout::of(self.load(id)?))
     }
 
     /// Writes a changed record, and the difference of its index entries.
@@ -234,10 +240,10 @@ impl<'a> Tx<'a> {
         Ok(record)
     }
 
-    /// Removes a record and its index entries.
-    pub(super) fn remove<R: Indexed>(&mut self, record: &R) {
+    /// Removes a record and the index entries that it had.
+    pub(super) fn remove<R: Indexed>(&mut self, Checkout { record, index }: Checkout<R>) {
         self.write(R::key(record.id()), None);
-        self.reindex(&record.index(), &[]);
+        self.reindex(&index, &[]);
     }
 
     /// Removes one key.
