@@ -114,19 +114,25 @@ async fn act(api: &Api, ids: &Ids, rel: &'static str, json: bool) -> Result<(), 
     let mut refused = None;
     for id in &ids.ids {
         match act_on(api, id, rel, json).await {
+            Ok(()) => {}
             Err(error @ (CliError::NotNow { .. } | CliError::Api(_))) => {
-                if let Some((id, earlier)) = refused.replace((id, error)) {
-                    output::note(&format!("{id}: {earlier}"));
+                if let Some(earlier) = refused.take() {
+                    output::note(&format!("error: {earlier}"));
                 }
+                if matches!(error, CliError::Api(_)) && ids.ids.len() > 1 {
+                    output::note(&format!("{id} was refused:"));
+                }
+                refused = Some(error);
             }
-            done => done?,
+            Err(error) => {
+                if let Some(earlier) = refused {
+                    output::note(&format!("error: {earlier}"));
+                }
+                return Err(error);
+            }
         }
     }
-    let Some((id, error)) = refused else { return Ok(()) };
-    if ids.ids.len() > 1 {
-        output::note(&format!("{id}:"));
-    }
-    Err(error)
+    refused.map_or(Ok(()), Err)
 }
 
 async fn act_on(api: &Api, id: &str, rel: &'static str, json: bool) -> Result<(), CliError> {

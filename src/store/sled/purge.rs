@@ -44,14 +44,25 @@ pub(super) fn purge(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<Pur
 /// Whether the job is gone; it goes last, so that a story too long for one step is gone on with in the next.
 fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Result<bool, StoreError> {
     let mut job = tx.checkout::<JobRecord>(id)?;
+    let is_going = job.record.is_going;
+    let mut ids: Vec<_> = job.record.deliveries.iter().map(|id| (*id, None)).collect();
+    // Before anything of it goes, all have been looked at.
+    for key in tx.keys(keys::deliveries_of(id), if is_going { *left } else { usize::MAX })? {
+        ids.push((DeliveryId::from_bytes(keys::last_id(&key)?), Some(key)));
+    }
     let mut deliveries = Vec::new();
-    for id in &job.record.deliveries {
-        deliveries.push((tx.load::<Delivery>(*id)?, None));
+    for (id, entry) in ids {
+        match tx.load::<Delivery>(id) {
+            Ok(delivery) => deliveries.push((id, entry, Some(delivery))),
+            // Nobody else can help any more.
+            Err(StoreError::NotFound | StoreError::Corrupt(_)) if is_going => {
+                deliveries.push((id, entry, None));
+            }
+            Err(error) => return Err(error),
+        }
     }
-    for key in tx.keys(keys::deliveries_of(id), *left)? {
-        deliveries.push((tx.load(DeliveryId::from_bytes(keys::last_id(&key)?))?, Some(key)));
-    }
-    if deliveries.iter().any(|(delivery, _)| !delivery.state.is_terminal()) {
+    let is_on_its_way = |delivery: &Delivery| !delivery.state.is_terminal();
+    if !is_going && deliveries.iter().any(|(_, _, delivery)| delivery.as_ref().is_some_and(is_on_its_way)) {
         job.record.job.purge_at = Some(now.checked_add(POSTPONED_BY).unwrap_or(Timestamp::MAX));
         tx.save(job)?;
         return Ok(false);
@@ -60,8 +71,7 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
     if let Some(key) = job.record.job.idempotency_key.take() {
         tx.delete(keys::idempotency(&job.record.job.client, &key));
     }
-    for (delivery, entry) in deliveries {
-        let id = delivery.id;
+    for (id, entry, delivery) in deliveries {
         for attempt in take(tx, keys::attempts_of(id), left)? {
             tx.delete(attempt);
         }
@@ -69,7 +79,10 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
             tx.save(job)?;
             return Ok(false);
         }
-        tx.remove(Checkout::of(delivery));
+        match delivery {
+            Some(delivery) => tx.remove(Checkout::of(delivery)),
+            None => tx.delete(keys::delivery(id)),
+        }
         job.record.deliveries.retain(|noted| *noted != id);
         entry.into_iter().for_each(|key| tx.delete(key));
         *left -= 1;

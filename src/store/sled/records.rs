@@ -71,7 +71,7 @@ pub(super) struct JobRecord {
     pub(super) events: Vec<u64>,
     /// Its first deliveries.
     pub(super) deliveries: Vec<DeliveryId>,
-    /// Whether its purge has begun: to all others it is gone, as a part of its story may be.
+    /// Whether its purge has begun: whoever asks for it finds nothing, as a part of its story may be gone.
     pub(super) is_going: bool,
 }
 

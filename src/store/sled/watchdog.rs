@@ -1,4 +1,4 @@
-//! Ends the process when a batch of the writer hangs. sled can lose the wake-up of a thread that waits for a write which has
+//! Ends the process when a step or a commit hangs. sled can lose the wake-up of a thread that waits for a write which has
 //! failed; then nobody would ever be answered, and nobody would know.
 
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::time::Duration;
 use crate::clock::Stopwatch;
 
 /// Longer than a busy disk takes for a sync, and than a storage network that fails over.
-const LONGEST_BATCH: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// No batch is under way.
+/// Nothing is under way.
 const IDLE: u64 = 0;
 
 /// What the writer tells of itself.
@@ -20,7 +20,7 @@ pub(super) struct Watchdog {
 
 struct State {
     started: Stopwatch,
-    /// When the batch under way began, in milliseconds since `started`, and at least 1.
+    /// When what is under way began, in milliseconds since `started`, and at least 1.
     since: AtomicU64,
     is_over: AtomicBool,
 }
@@ -39,7 +39,7 @@ impl Watchdog {
                 std::thread::park_timeout(LOOK_EVERY);
                 if watched.is_stuck() {
                     super::writer::abort(
-                        "finish a batch in time",
+                        "finish a step or a commit in time",
                         &std::io::Error::from(std::io::ErrorKind::TimedOut),
                     );
                 }
@@ -48,10 +48,10 @@ impl Watchdog {
         Ok(Self { state })
     }
 
-    /// Runs a batch.
-    pub(super) fn watch<T>(&self, batch: impl FnOnce() -> T) -> T {
+    /// Runs a step or a commit.
+    pub(super) fn watch<T>(&self, part: impl FnOnce() -> T) -> T {
         self.state.since.store(self.state.now().max(1), Ordering::Release);
-        let result = batch();
+        let result = part();
         self.state.since.store(IDLE, Ordering::Release);
         result
     }
@@ -70,7 +70,7 @@ impl State {
 
     fn is_stuck(&self) -> bool {
         let since = self.since.load(Ordering::Acquire);
-        since != IDLE && Duration::from_millis(self.now().saturating_sub(since)) > LONGEST_BATCH
+        since != IDLE && Duration::from_millis(self.now().saturating_sub(since)) > LONGEST
     }
 }
 
@@ -86,7 +86,7 @@ mod tests {
             assert!(!watchdog.state.is_stuck());
             // As if it had begun that much earlier.
             let state = State {
-                started: Stopwatch::started_before(LONGEST_BATCH + LOOK_EVERY),
+                started: Stopwatch::started_before(LONGEST + LOOK_EVERY),
                 since: AtomicU64::new(1),
                 is_over: AtomicBool::new(false),
             };

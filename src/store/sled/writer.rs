@@ -175,57 +175,37 @@ fn run(shared: &Shared, mut space: Space, watchdog: &Watchdog, mut commands: mps
         Cursor { next_seq: *shared.signals.events.borrow() + 1, turn: keys::all(keys::JOB_READY).start };
     let mut snapshot = None;
     while let Some(Command::Run(durability, step)) = commands.blocking_recv() {
-        let tx = Tx::new(shared, cursor.clone(), space.room(), &mut snapshot);
+        let mut tx = Tx::new(shared, cursor, space.room(), &mut snapshot);
+        let mut synced = durability == Durability::Synced;
+        // Before any claim of this process, which it would take back.
+        synced |= watchdog.watch(|| free_stale(shared, &mut tx));
         // The steps too: sled splits and merges pages for whoever comes by, also for one who only reads.
-        let stop = watchdog.watch(|| {
-            let batch = Batch::gather(shared, tx, (durability, step), &mut commands);
-            cursor = batch.tx.cursor.clone();
-            commit(shared, batch.tx, batch.synced);
-            batch.answers.into_iter().for_each(|answer| answer());
-            batch.stop
-        });
+        let mut answers = vec![watchdog.watch(|| step(&mut tx))];
+        let mut stop = false;
+        while answers.len() < STEPS_PER_COMMIT && tx.bytes < BYTES_PER_COMMIT {
+            match commands.try_recv() {
+                Ok(Command::Run(durability, step)) => {
+                    synced |= durability == Durability::Synced;
+                    answers.push(watchdog.watch(|| step(&mut tx)));
+                }
+                Ok(Command::Stop) => {
+                    stop = true;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        cursor = tx.cursor.clone();
+        watchdog.watch(|| commit(shared, tx, synced));
+        for answer in answers {
+            answer();
+        }
         if stop {
             break;
         }
     }
     // What was only written is synced too before the process goes.
     watchdog.watch(|| sync_or_abort(&shared.engine));
-}
-
-/// Steps that share a commit.
-struct Batch<'a> {
-    tx: Tx<'a>,
-    synced: bool,
-    answers: Vec<Answer>,
-    /// Nothing more comes after it.
-    stop: bool,
-}
-
-impl<'a> Batch<'a> {
-    /// Runs this step, and all that wait behind it.
-    fn gather(
-        shared: &Shared,
-        mut tx: Tx<'a>,
-        (durability, step): (Durability, Step),
-        commands: &mut mpsc::Receiver<Command>,
-    ) -> Self {
-        let mut synced = durability == Durability::Synced;
-        // Before any claim of this process, which it would take back.
-        synced |= free_stale(shared, &mut tx);
-        let mut answers = vec![step(&mut tx)];
-        let mut stop = false;
-        while !stop && answers.len() < STEPS_PER_COMMIT && tx.bytes < BYTES_PER_COMMIT {
-            match commands.try_recv() {
-                Ok(Command::Run(durability, step)) => {
-                    synced |= durability == Durability::Synced;
-                    answers.push(step(&mut tx));
-                }
-                Ok(Command::Stop) => stop = true,
-                Err(_) => break,
-            }
-        }
-        Self { tx, synced, answers, stop }
-    }
 }
 
 /// Frees what a dead process had claimed, once there is room for it; whether it did.
