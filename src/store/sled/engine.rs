@@ -25,7 +25,7 @@ pub(super) const LOG: &str = "db";
 const MADE: &str = "made";
 
 /// The layout of keys and records that this version writes.
-const SCHEMA_VERSION: u32 = 2;
+const SCHEMA_VERSION: u32 = 3;
 
 /// One collection frees up to 512 pieces, and a change leaves two to four.
 const WRITES_PER_COLLECTION: usize = 64;
@@ -135,8 +135,8 @@ impl Engine {
         let engine = Self { db, log, at_close };
         match engine.schema()? {
             Some(SCHEMA_VERSION) => {}
-            Some(1) => {
-                upgrade::from_v1(&engine, policy).map_err(OpenError::Unreadable)?;
+            Some(found @ (1 | 2)) => {
+                upgrade::from(found, &engine, policy).map_err(OpenError::Unreadable)?;
                 // What the upgrade wrote is to be on disk before the version says so.
                 engine.sync().map_err(failed)?;
                 engine.set_schema().map_err(OpenError::Unreadable)?;

@@ -22,7 +22,7 @@ pub(super) trait Record: Serialize + DeserializeOwned {
 }
 
 impl Record for JobRecord {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 }
 
 impl Record for Event {

@@ -24,8 +24,20 @@ const RECORDS_PER_COMMIT: usize = 500;
 
 /// The index of jobs by status, which version 1 had.
 const V1_JOB_BY_STATUS: u8 = b's';
-/// Where version 1 kept each event.
-const V1_EVENT: u8 = b'e';
+/// Where versions 1 and 2 kept each event.
+const OLDER_EVENT: u8 = b'e';
+
+/// What follows from the records of jobs, in any version.
+const INDEX: [u8; 8] = [
+    V1_JOB_BY_STATUS,
+    keys::JOB_LIST,
+    keys::JOB_TAG,
+    keys::JOB_READY,
+    keys::JOB_WAITS,
+    keys::JOB_LEASE,
+    keys::JOB_DEADLINE,
+    keys::JOB_PURGE,
+];
 
 /// A job as version 1 kept it.
 #[derive(Serialize, Deserialize)]
@@ -101,31 +113,40 @@ impl JobV1 {
     }
 }
 
-/// Brings a store of schema version 1 to version 2.
-pub(super) fn from_v1(engine: &Engine, policy: &Policy) -> Result<(), StoreError> {
-    tracing::info!("upgrading the store from schema version 1 to 2");
-    // Version 1 ordered its queue by due time; every entry of the index is made anew from its record.
-    for prefix in [V1_JOB_BY_STATUS, keys::JOB_READY, keys::JOB_LEASE] {
+/// Brings a store of schema version 1 or 2 to this one.
+///
+/// Version 2 kept a job without what is noted with it, and each event by itself, as version 1 did.
+pub(super) fn from(found: u32, engine: &Engine, policy: &Policy) -> Result<(), StoreError> {
+    tracing::info!("upgrading the store from schema version {found}");
+    // Both ordered something else otherwise; every entry of the index is made anew from its record.
+    for prefix in INDEX {
         each(engine, prefix, |key, _, writes| {
             writes.insert(key, None);
             Ok(())
         })?;
     }
     each(engine, keys::JOB, |key, value, writes| {
-        let record = match v1::<JobV1>(value)? {
-            Some(job) => JobRecord::new(job.upgraded(policy)),
-            None => records::decode(value)?,
+        let record = match (older::<JobV1>(1, value)?, older::<Job>(2, value)?) {
+            (Some(job), _) => JobRecord::new(job.upgraded(policy)),
+            (_, Some(job)) => JobRecord::new(job),
+            (None, None) => records::decode(value)?,
         };
         writes.extend(record.index().into_iter().map(|key| (key, Some(Vec::new()))));
         writes.insert(key, Some(records::encode(&record)?));
         Ok(())
     })?;
-    each(engine, V1_EVENT, |key, value, writes| {
-        let Some(event) = v1::<EventV1>(value)? else { return Ok(()) };
-        let EventV1 { id, seq, kind, job_id, at, source, job } = event;
-        let event = Event { id, seq, kind, job_id, at, source, job: job.upgraded(policy) };
+    each(engine, OLDER_EVENT, |key, value, writes| {
+        let event = match older::<EventV1>(1, value)? {
+            Some(EventV1 { id, seq, kind, job_id, at, source, job }) => {
+                Event { id, seq, kind, job_id, at, source, job: job.upgraded(policy) }
+            }
+            None => records::decode(value)?,
+        };
+        let (seq, job_id) = (event.seq, event.job_id);
         let group = current(engine, writes, &log::key_of(seq))?.unwrap_or_else(|| log::EMPTY.to_vec());
         writes.extend(log::added(&group, &event)?.into_iter().map(|(key, value)| (key, Some(value))));
+        // Version 2 had an entry for each.
+        writes.insert(keys::event_of_job(job_id, seq), None);
         change_job(engine, writes, job_id, |record, writes| {
             if let Some(seq) = record.note_event(seq) {
                 writes.insert(keys::event_of_job(job_id, seq), Some(Vec::new()));
@@ -173,10 +194,10 @@ fn change_job(
     Ok(())
 }
 
-/// A record of version 1; `None` when it is of this version already.
-fn v1<T: DeserializeOwned>(value: &[u8]) -> Result<Option<T>, StoreError> {
+/// A record of this version; `None` when it is of another.
+fn older<T: DeserializeOwned>(version: u8, value: &[u8]) -> Result<Option<T>, StoreError> {
     match value.split_first() {
-        Some((1, record)) => {
+        Some((found, record)) if *found == version => {
             postcard::from_bytes(record).map(Some).map_err(|error| StoreError::Corrupt(error.to_string()))
         }
         _ => Ok(None),
@@ -253,14 +274,14 @@ mod tests {
             writes.insert([&[keys::JOB_READY][..], &[0; 8], job.id.as_bytes()].concat(), Some(Vec::new()));
             let (id, seq, job_id) = (EventId::new(at(1), &[n; 10]), u64::from(n), job.id);
             let event = EventV1 { id, seq, kind, job_id, at: at(1), source: "http://a".to_owned(), job };
-            put_v1(&mut writes, [&[V1_EVENT][..], &seq.to_be_bytes()].concat(), &event);
+            put_v1(&mut writes, [&[OLDER_EVENT][..], &seq.to_be_bytes()].concat(), &event);
         }
         let known = IdempotencyRecord { job: job_v1(3, JobStatus::Completed).id, fingerprint: [0; 32] };
         put_v1(&mut writes, keys::idempotency(&ClientId::dev(), "order-7"), &known);
         engine.commit(writes).unwrap();
         // The second time, everything is done but the version is not written: as after a kill.
         for _ in 0..2 {
-            from_v1(&engine, &policy()).unwrap();
+            from(1, &engine, &policy()).unwrap();
         }
         drop(engine);
 
@@ -288,19 +309,19 @@ mod tests {
             let (id, seq) = (EventId::new(at(1), &[n; 10]), u64::from(n));
             let kind = EventKind::JobQueued;
             let event = EventV1 { id, seq, kind, job_id, at: at(1), source: "http://a".to_owned(), job };
-            put_v1(&mut writes, [&[V1_EVENT][..], &seq.to_be_bytes()].concat(), &event);
+            put_v1(&mut writes, [&[OLDER_EVENT][..], &seq.to_be_bytes()].concat(), &event);
             let delivery = DeliveryId::from_bytes([n; 16]);
             writes.insert(keys::delivery_of_job(job_id, delivery), Some(Vec::new()));
         }
         engine.commit(writes).unwrap();
         for _ in 0..2 {
-            from_v1(&engine, &policy()).unwrap();
+            from(1, &engine, &policy()).unwrap();
             let JobRecord { events, deliveries, .. } = engine.get(&keys::job(job_id)).unwrap().unwrap();
             assert_eq!(events, (1..=64).collect::<Vec<_>>());
             assert_eq!(deliveries, (1..=64).map(|n| DeliveryId::from_bytes([n; 16])).collect::<Vec<_>>());
             let count = |range| engine.scan(range).count();
             assert_eq!(count(keys::events_of(job_id, 64)), 2);
-            assert_eq!((count(keys::deliveries_of(job_id)), count(keys::all(V1_EVENT))), (2, 0));
+            assert_eq!((count(keys::deliveries_of(job_id)), count(keys::all(OLDER_EVENT))), (2, 0));
             let events = super::super::jobs::events_of(&engine, job_id, 0, 99).unwrap();
             assert_eq!(
                 events.iter().map(|event| event.seq).collect::<Vec<_>>(),
@@ -308,5 +329,38 @@ mod tests {
             );
             assert_eq!(events[65].job.metadata.as_ref().unwrap().len(), 6600);
         }
+    }
+
+    #[test]
+    fn a_store_of_version_2_opens_as_one_of_this_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        let job = Job::accepted(new_job(1), at(1));
+        let mut writes = Writes::from([(keys::SCHEMA.to_vec(), Some(2_u32.to_be_bytes().to_vec()))]);
+        writes.insert(keys::job(job.id), Some(postcard::to_extend(&job, vec![2]).unwrap()));
+        for key in JobRecord::new(job.clone()).index() {
+            writes.insert(key, Some(Vec::new()));
+        }
+        let queued = keys::job_list(&job.client, false, Some(JobStatus::Queued), job.id);
+        writes.insert(queued, Some(Vec::new()));
+        for seq in 1..=70 {
+            let (id, kind, source) = (EventId::new(at(1), &[7; 10]), EventKind::JobQueued, String::new());
+            let event = Event { id, seq, kind, job_id: job.id, at: at(1), source, job: job.snapshot() };
+            let key = [&[OLDER_EVENT][..], &seq.to_be_bytes()].concat();
+            writes.insert(key, Some(records::encode(&event).unwrap()));
+            writes.insert(keys::event_of_job(job.id, seq), Some(Vec::new()));
+        }
+        engine.commit(writes).unwrap();
+        // The second time, everything is done but the version is not written: as after a kill.
+        for _ in 0..2 {
+            from(2, &engine, &policy()).unwrap();
+        }
+        drop(engine);
+
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        assert_eq!(super::super::audit::audit(&engine).unwrap().faults, Vec::<String>::new());
+        assert_eq!(super::super::jobs::get(&engine, job.id).unwrap(), Some(job.clone()));
+        let events = super::super::jobs::events_of(&engine, job.id, 0, 99).unwrap();
+        assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), (1..=70).collect::<Vec<_>>());
     }
 }
