@@ -20,16 +20,19 @@ use tokio_util::sync::CancellationToken;
 use self::files::Files;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::secret::KeyId;
 use crate::http::server::{Bounds, serve};
 use crate::imaging::Pool;
 use crate::notify::webhook::guard::{Guard, GuardPolicy};
-use crate::notify::webhook::sender::{Sender, SenderConfig, SenderError};
+use crate::notify::webhook::sender::{EgressProxy, Sender, SenderConfig, SenderError};
+use crate::service::secrets::SecretsError;
 use crate::service::{Parts, Service, Settings};
-use crate::store::Store;
 use crate::store::sled::OpenError;
+use crate::store::{Store, StoreError};
 use crate::worker::{Supervised, Workers};
 
 mod files;
+mod keys;
 
 /// What an attempt's lease exceeds its deadline by: the time to record it.
 const SETTLE_MARGIN: Duration = Duration::from_secs(15);
@@ -64,6 +67,27 @@ pub enum StartError {
     /// The file with the signing secret holds none.
     #[error("{} does not hold a signing secret (whsec_…)", .0.display())]
     SigningSecret(PathBuf),
+    /// The file with the encryption key holds none.
+    #[error("{} does not hold an encryption key, the base64 of 32 bytes", .0.display())]
+    EncryptionKey(PathBuf),
+    /// The key that sealed the store's secrets is not here.
+    #[error(
+        "the store holds secrets that were sealed with the encryption key {id}, which is neither in {} nor \
+         configured; put it there, into storage.encryption_key or into storage.previous_encryption_keys",
+        file.display()
+    )]
+    SealedElsewhere {
+        /// What that key is known by.
+        id: KeyId,
+        /// Where it was looked for.
+        file: PathBuf,
+    },
+    /// The signing secrets cannot be used.
+    #[error("the signing secrets cannot be used")]
+    Secrets(#[source] SecretsError),
+    /// The store failed at the start.
+    #[error("the store failed at the start")]
+    Unusable(#[from] StoreError),
     /// A fault of ours.
     #[error("the data folder could not be opened")]
     Opening(#[source] JoinError),
@@ -98,6 +122,8 @@ pub struct Running {
 
 /// Starts everything.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
+    // Counting begins before there is anything to count.
+    let _ = crate::telemetry::metrics();
     let address = config.server.listen;
     let listen = |source| StartError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -114,10 +140,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let sender = Sender::new(guard.clone(), &sender_config(&config))?;
     let (opened, url, opening) = (config.clone(), base_url.clone(), clock.clone());
     let files = tokio::task::spawn_blocking(move || files::open(&opened, url, &opening));
-    let Files { store, blobs, signing_secret } = files.await.map_err(StartError::Opening)??;
+    let Files { store, blobs, keys } = files.await.map_err(StartError::Opening)??;
     let store: Arc<dyn Store> = Arc::new(store);
     let imaging = Pool::new(config.imaging.thread_count()).map_err(StartError::Imaging)?;
-    let parts = Parts { store: Arc::clone(&store), blobs, imaging, guard, sender, clock, signing_secret };
+    let parts = Parts { store: Arc::clone(&store), blobs, imaging, guard, sender, clock, keys };
     let service = Arc::new(Service::new(parts, settings(&config, &base_url)));
     let workers = Workers::start(
         &service,
@@ -199,6 +225,7 @@ fn sender_config(config: &Config) -> SenderConfig {
         timeout: Duration::from_millis(config.callbacks.timeout_ms),
         connect_timeout: Duration::from_millis(config.callbacks.connect_timeout_ms),
         user_agent: format!("Darkroom/{}", env!("CARGO_PKG_VERSION")),
+        egress_proxy: config.callbacks.egress_proxy().map(EgressProxy::from),
     }
 }
 
@@ -206,6 +233,7 @@ fn settings(config: &Config, base_url: &str) -> Settings {
     Settings {
         base_url: base_url.to_owned(),
         signing_secret_file: config.storage.signing_secret_file(),
+        encryption_key_file: config.storage.encryption_key_file(),
         limits: config.imaging.limits(),
         max_time: Duration::from_millis(config.imaging.max_time_ms),
         max_upload_bytes: config.server.max_upload_bytes,

@@ -7,22 +7,32 @@ mod api;
 mod artifacts;
 mod backup;
 mod client;
+mod deliveries;
 mod demo;
+mod destinations;
+mod doctor;
 mod error;
 mod forward;
 mod jobs;
 mod listen;
+mod misbehave;
 mod model;
 mod output;
+mod pages;
 mod picture;
 mod problem;
 mod progress;
 mod queue;
 mod receiver;
 mod render;
+mod replays;
+mod script;
 mod secret;
+mod secrets;
+mod seen;
 mod serve;
 mod signals;
+mod signature;
 mod submit;
 mod table;
 mod watch;
@@ -62,14 +72,26 @@ enum Command {
     Submit(submit::Args),
     /// Look at jobs; cancel, retry, delete and restore them
     Jobs(jobs::Args),
+    /// Look at deliveries of callbacks; send them again, call them off
+    Deliveries(deliveries::Args),
+    /// Send many deliveries again, as an operation that can be paused and resumed
+    Replays(replays::Args),
+    /// Look at where callbacks go; pause and resume it
+    Destinations(destinations::Args),
+    /// Check that a service is well, and that every delivery is accounted for; exit code 1 if not
+    Doctor(doctor::Args),
     /// Look at the queue; pause and resume it
     Queue(queue::Args),
+    /// Look at the secrets that sign your callbacks, and make a new one
+    Secrets(secrets::Args),
     /// Write the whole store and its pictures to a file, also while a service runs
     Export(backup::ExportArgs),
     /// Fill an empty data folder from such a file
     Import(backup::ImportArgs),
     /// Receive callbacks here, verify them, print them and hand them on
     Listen(listen::Args),
+    /// Sign callbacks, verify them, and find out why one does not verify
+    Signature(signature::Args),
 }
 
 /// Runs the command that the process was started with.
@@ -111,10 +133,16 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Demo(args) => Box::pin(demo::run(args)).await,
         Command::Submit(args) => Box::pin(submit::run(args, &cli.target)).await,
         Command::Jobs(args) => Box::pin(jobs::run(args, &cli.target)).await,
+        Command::Deliveries(args) => Box::pin(deliveries::run(args, &cli.target)).await,
+        Command::Replays(args) => Box::pin(replays::run(args, &cli.target)).await,
+        Command::Destinations(args) => Box::pin(destinations::run(args, &cli.target)).await,
+        Command::Doctor(args) => Box::pin(doctor::run(args, &cli.target)).await,
         Command::Queue(args) => Box::pin(queue::run(args, &cli.target)).await,
+        Command::Secrets(args) => Box::pin(secrets::run(args, &cli.target)).await,
         Command::Export(args) => Box::pin(backup::export(args, &cli.target)).await,
         Command::Import(args) => Box::pin(backup::import(args)).await,
         Command::Listen(args) => Box::pin(listen::run(args)).await,
+        Command::Signature(args) => signature::run(args),
     }
 }
 

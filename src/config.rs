@@ -6,13 +6,20 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
 use ipnet::IpNet;
 use serde::Deserialize;
 use url::Url;
+
+use crate::domain::destination::BreakerPolicy;
+use crate::domain::dispatch::DispatchPolicy;
+
+mod storage;
+
+pub use storage::{Hidden, Storage};
 
 /// The defaults, which are also the documentation.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -56,6 +63,8 @@ pub struct Config {
     pub imaging: Imaging,
     /// Deliveries over HTTP.
     pub callbacks: Callbacks,
+    /// What one destination may take.
+    pub destinations: Destinations,
     /// What is logged.
     pub log: Log,
 }
@@ -77,16 +86,6 @@ pub struct Server {
     pub max_upload_bytes: u64,
     pub drain_timeout_ms: u64,
     pub max_connections: usize,
-}
-
-/// Section `[storage]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "documented in config/default.toml")]
-pub struct Storage {
-    pub data_dir: PathBuf,
-    pub cache_mib: u64,
-    pub reserve_mib: u64,
 }
 
 /// Section `[queue]`.
@@ -137,12 +136,22 @@ pub struct Callbacks {
     pub allow_http: bool,
     pub allow_networks: Vec<IpNet>,
     pub allow_hosts: Vec<String>,
+    pub egress_proxy: String,
     pub signing_secret: String,
+    pub ed25519: bool,
 }
 
 impl std::fmt::Debug for Callbacks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { signing_secret: _, allow_http, allow_networks, allow_hosts, max_attempts, .. } = self;
+        let Self {
+            egress_proxy: _,
+            signing_secret: _,
+            allow_http,
+            allow_networks,
+            allow_hosts,
+            max_attempts,
+            ..
+        } = self;
         f.debug_struct("Callbacks")
             .field("allow_http", allow_http)
             .field("allow_networks", allow_networks)
@@ -150,6 +159,23 @@ impl std::fmt::Debug for Callbacks {
             .field("max_attempts", max_attempts)
             .finish_non_exhaustive()
     }
+}
+
+/// Section `[destinations]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in config/default.toml")]
+pub struct Destinations {
+    pub concurrency: u32,
+    pub initial_concurrency: u32,
+    pub rate_per_second: u32,
+    pub breaker_window_ms: u64,
+    pub breaker_min_samples: u32,
+    pub breaker_failure_ratio: f64,
+    pub breaker_open_ms: u64,
+    pub breaker_max_open_ms: u64,
+    pub suspend_after_ms: u64,
+    pub suspended_probe_ms: u64,
 }
 
 /// Section `[log]`.
@@ -241,6 +267,7 @@ impl Config {
                 .list_separator(",")
                 .with_list_parse_key("callbacks.allow_networks")
                 .with_list_parse_key("callbacks.allow_hosts")
+                .with_list_parse_key("storage.previous_encryption_keys")
                 .source(Some(environment)),
         );
         for (key, value) in sources.flags {
@@ -253,8 +280,8 @@ impl Config {
 
     /// The numbers that would stop the service, or make it useless, outside of these bounds.
     #[rustfmt::skip]
-    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 28] {
-        let Self { server, storage, queue, retention, imaging, callbacks, .. } = self;
+    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 37] {
+        let Self { server, storage, queue, retention, imaging, callbacks, destinations, .. } = self;
         [
             ("server.header_timeout_ms", server.header_timeout_ms, 1..=DAY_MS),
             ("server.write_timeout_ms", server.write_timeout_ms, 1..=DAY_MS),
@@ -284,6 +311,15 @@ impl Config {
             ("callbacks.max_attempts", callbacks.max_attempts.into(), 1..=1000),
             ("callbacks.retry_initial_ms", callbacks.retry_initial_ms, 1..=YEAR_MS),
             ("callbacks.retry_max_ms", callbacks.retry_max_ms, 1..=YEAR_MS),
+            ("destinations.concurrency", destinations.concurrency.into(), 1..=100_000),
+            ("destinations.initial_concurrency", destinations.initial_concurrency.into(), 1..=100_000),
+            ("destinations.rate_per_second", destinations.rate_per_second.into(), 0..=1_000_000),
+            ("destinations.breaker_window_ms", destinations.breaker_window_ms, 1..=DAY_MS),
+            ("destinations.breaker_min_samples", destinations.breaker_min_samples.into(), 1..=1_000_000),
+            ("destinations.breaker_open_ms", destinations.breaker_open_ms, 1..=DAY_MS),
+            ("destinations.breaker_max_open_ms", destinations.breaker_max_open_ms, 1..=DAY_MS),
+            ("destinations.suspend_after_ms", destinations.suspend_after_ms, 1..=YEAR_MS),
+            ("destinations.suspended_probe_ms", destinations.suspended_probe_ms, 1..=YEAR_MS),
         ]
     }
 
@@ -300,6 +336,11 @@ impl Config {
             "callbacks.retry_multiplier",
             || "must be from 1 to 100".to_owned(),
         )?;
+        require(
+            (0.01..=1.0).contains(&self.destinations.breaker_failure_ratio),
+            "destinations.breaker_failure_ratio",
+            || "must be from 0.01 to 1".to_owned(),
+        )?;
         let base = self.server.public_base_url.as_str();
         let base_ok = base.is_empty()
             || Url::parse(base)
@@ -307,6 +348,11 @@ impl Config {
         require(base_ok, "server.public_base_url", || {
             "must be an http or https URL without a query".to_owned()
         })?;
+        let proxy_ok = self.callbacks.egress_proxy.is_empty() || self.callbacks.egress_proxy().is_some();
+        require(proxy_ok, "callbacks.egress_proxy", || {
+            "must be the http or https URL of a proxy, without a path".to_owned()
+        })?;
+        self.storage.validate()?;
         let secret = self.callbacks.signing_secret.as_str();
         let secret_ok = secret.is_empty() || secret.parse::<crate::domain::secret::SigningSecret>().is_ok();
         require(secret_ok, "callbacks.signing_secret", || crate::domain::secret::SecretError.to_string())
@@ -351,6 +397,17 @@ impl Imaging {
 }
 
 impl Callbacks {
+    /// The proxy through which callbacks leave, if there is one.
+    #[must_use]
+    pub fn egress_proxy(&self) -> Option<Url> {
+        let url = Url::parse(&self.egress_proxy).ok()?;
+        let is_proxy = matches!(url.scheme(), "http" | "https") && url.port() != Some(0);
+        let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        // The HTTP client leaves a proxy out, without a word, whose URL is none to this parser.
+        let is_usable = http::Uri::try_from(url.as_str()).is_ok();
+        (is_proxy && is_bare && is_usable).then_some(url)
+    }
+
     /// The schedule of attempts.
     #[must_use]
     pub fn retry_policy(&self) -> crate::domain::retry::RetryPolicy {
@@ -359,6 +416,30 @@ impl Callbacks {
             multiplier: self.retry_multiplier,
             max_delay: Duration::from_millis(self.retry_max_ms),
             max_attempts: self.max_attempts,
+        }
+    }
+}
+
+impl Config {
+    /// What one destination may take, and all that are not known to be well.
+    #[must_use]
+    pub fn dispatch_policy(&self) -> DispatchPolicy {
+        let own = &self.destinations;
+        DispatchPolicy {
+            per_destination: own.concurrency,
+            at_first: own.initial_concurrency,
+            // The other half is for those that take their callbacks.
+            unproven: self.callbacks.concurrency.div_ceil(2),
+            rate_per_second: own.rate_per_second,
+            breaker: BreakerPolicy {
+                window: Duration::from_millis(own.breaker_window_ms),
+                min_samples: own.breaker_min_samples,
+                failure_ratio: own.breaker_failure_ratio,
+                open_for: Duration::from_millis(own.breaker_open_ms),
+                max_open_for: Duration::from_millis(own.breaker_max_open_ms),
+                suspend_after: Duration::from_millis(own.suspend_after_ms),
+                suspended_probe: Duration::from_millis(own.suspended_probe_ms),
+            },
         }
     }
 }
@@ -373,26 +454,6 @@ impl Queue {
             max_delay: Duration::from_secs(60),
             max_attempts: self.max_tries,
         }
-    }
-}
-
-impl Storage {
-    /// Where the store's files are.
-    #[must_use]
-    pub fn store_dir(&self) -> PathBuf {
-        self.data_dir.join("store")
-    }
-
-    /// Where the pictures are.
-    #[must_use]
-    pub fn blobs_dir(&self) -> PathBuf {
-        self.data_dir.join("blobs")
-    }
-
-    /// Where a signing secret that was made here is kept.
-    #[must_use]
-    pub fn signing_secret_file(&self) -> PathBuf {
-        Path::new(&self.data_dir).join("signing-secret")
     }
 }
 
@@ -453,6 +514,17 @@ mod tests {
             Sources { flags: vec![("callbacks.signing_secret", "hunter2".to_owned())], ..Sources::default() };
         let text = problem(secret);
         assert!(text.contains("callbacks.signing_secret") && !text.contains("hunter2"), "{text}");
+        for proxy in [
+            "proxy:3128",
+            "socks5://u:hunter2@proxy",
+            "http://u:hunter2@proxy/p",
+            "http://proxy:0",
+            "http://",
+        ] {
+            let flags = vec![("callbacks.egress_proxy", proxy.to_owned())];
+            let text = problem(Sources { flags, ..Sources::default() });
+            assert!(text.contains("callbacks.egress_proxy") && !text.contains("hunter2"), "{text}");
+        }
     }
 
     #[test]
@@ -489,13 +561,18 @@ mod tests {
     #[test]
     fn secrets_do_not_show() {
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-        let flags = vec![("callbacks.signing_secret", secret.to_owned())];
+        let proxy = "http://user:MfKQ@proxy.internal:3128";
+        let flags = vec![
+            ("callbacks.signing_secret", secret.to_owned()),
+            ("callbacks.egress_proxy", proxy.to_owned()),
+        ];
         let environment = environment(&[("DARKROOM_CALLBACKS__SIGNING_SECRET", secret)]);
         let sources = Sources { flags, environment, ..Sources::default() };
         let shown = format!("{sources:?}");
         assert!(!shown.contains("MfKQ") && shown.contains("callbacks.signing_secret"), "{shown}");
         let config = Config::load(sources).unwrap();
         assert_eq!(config.callbacks.signing_secret, secret);
+        assert_eq!(config.callbacks.egress_proxy().unwrap().password(), Some("MfKQ"));
         assert!(!format!("{config:?}").contains("MfKQ"));
     }
 }

@@ -3,12 +3,17 @@
 //! `now` and random bytes are passed in. The types derive serde for the store's versioned
 //! records only; what clients see has types of its own in [`crate::service::view`].
 
+pub mod attempt;
 pub mod client;
 pub mod delivery;
+pub mod destination;
+pub mod dispatch;
 pub mod event;
 pub mod hex;
 pub mod id;
 pub mod image;
 pub mod job;
+pub mod replay;
 pub mod retry;
+pub mod rotation;
 pub mod secret;

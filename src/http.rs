@@ -15,9 +15,12 @@ use crate::service::Service;
 
 mod backup;
 mod body;
+mod books;
+mod callbacks;
 mod conditional;
 mod connection;
 mod deliveries;
+mod destinations;
 mod envelope;
 mod events;
 mod jobs;
@@ -27,9 +30,11 @@ mod prefer;
 mod problem;
 mod query;
 mod queue;
+mod replays;
 mod represent;
 mod resource;
 mod root;
+mod secrets;
 pub mod server;
 mod upload;
 
@@ -45,15 +50,34 @@ fn table(service: &Arc<Service>) -> Vec<Resource> {
         at("/v1/jobs/{id}/events").get(events::of_job),
         at("/v1/jobs/{id}/artifacts/{name}").get(jobs::artifact),
         at("/v1/jobs/{id}/deliveries").get(deliveries::of_job),
+        at("/v1/deliveries").get(deliveries::list),
         at("/v1/deliveries/{id}").get(deliveries::show),
+        at("/v1/deliveries/{id}/cancel").post(deliveries::cancel),
+        at("/v1/deliveries/{id}/replay").post(deliveries::replay),
+        at("/v1/replays").get(replays::list).post(replays::start),
+        at("/v1/replays/{id}").get(replays::show),
+        at("/v1/replays/{id}/items").get(replays::items),
+        at("/v1/replays/{id}/pause").post(replays::pause),
+        at("/v1/replays/{id}/resume").post(replays::resume),
+        at("/v1/replays/{id}/cancel").post(replays::cancel),
+        at("/v1/destinations").get(destinations::list),
+        at("/v1/destinations/{id}").get(destinations::show),
+        at("/v1/destinations/{id}/pause").post(destinations::pause),
+        at("/v1/destinations/{id}/resume").post(destinations::resume),
         at("/v1/deliveries/{id}/attempts").get(deliveries::attempts),
         at("/v1/events").get(events::feed),
+        at("/v1/callbacks/test").post(callbacks::test),
+        at("/v1/ledger").get(books::ledger),
         at("/v1/queue").get(queue::show),
         at("/v1/queue/pause").post(queue::pause),
         at("/v1/queue/resume").post(queue::resume),
         at("/v1/backup").get(backup::download),
+        at("/v1/secrets").get(secrets::list),
+        at("/v1/secrets/rotate").post(secrets::rotate),
+        at("/.well-known/webhook-keys").get(secrets::public_keys),
         at("/").get(root::links),
         at("/problems/{code}").get(root::problem),
+        at("/metrics").get(books::metrics),
         at("/health/live").get(root::live),
         at("/health/ready").get(root::ready),
     ]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::{Notify, RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::Blobs;
@@ -13,25 +13,34 @@ use crate::clock::Clock;
 use crate::domain::id::{JobId, WorkerId};
 use crate::domain::image::Limits;
 use crate::domain::retry::RetryPolicy;
-use crate::domain::secret::SigningSecret;
 use crate::imaging::Pool;
+use crate::notify::webhook::ed25519::PrivateKey;
 use crate::notify::webhook::guard::Guard;
 use crate::notify::webhook::sender::Sender;
 use crate::store::{Signals, Store, StoreError};
 
 pub mod backup;
+pub mod books;
 pub mod deliver;
+pub mod deliveries;
 pub mod error;
 pub mod intake;
+pub mod keyfile;
 pub mod lifecycle;
 pub mod process;
 pub mod read;
+pub mod replays;
 pub mod retain;
+pub mod secrets;
 pub mod submit;
+pub mod trial;
+pub mod vault;
 pub mod view;
 pub mod wait;
 
 pub use error::ServiceError;
+
+use self::secrets::Keys;
 
 /// How often something that must be recorded looks whether there is room on the disk again.
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(1);
@@ -50,8 +59,8 @@ pub struct Parts {
     pub sender: Sender,
     /// The time.
     pub clock: Clock,
-    /// Signs callbacks whose job brought no secret.
-    pub signing_secret: SigningSecret,
+    /// What signs and what seals.
+    pub keys: Keys,
 }
 
 /// The numbers that the use-cases keep to.
@@ -61,6 +70,8 @@ pub struct Settings {
     pub base_url: String,
     /// Where a signing secret that was made here is kept, for backups.
     pub signing_secret_file: PathBuf,
+    /// Where an encryption key that was made here is kept, for backups.
+    pub encryption_key_file: PathBuf,
     /// What a picture may cost.
     pub limits: Limits,
     /// How long a thread may work on one job.
@@ -99,13 +110,17 @@ pub struct Service {
     guard: Guard,
     sender: Sender,
     clock: Clock,
-    signing_secret: SigningSecret,
+    vault: vault::Vault,
+    secrets: secrets::Secrets,
+    ed25519: Option<PrivateKey>,
     settings: Settings,
     worker: WorkerId,
     intake: intake::Intake,
     running: Mutex<HashMap<JobId, Running>>,
     stopping: CancellationToken,
     waiters: Semaphore,
+    replays_changed: Notify,
+    trials: Semaphore,
     /// Read by those who need pictures whose jobs may be purged meanwhile.
     pictures: Arc<RwLock<()>>,
 }
@@ -114,13 +129,16 @@ impl Service {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts, settings: Settings) -> Self {
-        let Parts { store, blobs, imaging, guard, sender, clock, signing_secret } = parts;
+        let Parts { store, blobs, imaging, guard, sender, clock, keys } = parts;
+        let Keys { vault, signing, ed25519 } = keys;
         let worker = WorkerId::new(clock.now(), &crate::clock::entropy());
         Self {
             intake: intake::Intake::new(settings.queue_capacity, settings.max_uploads),
             running: Mutex::default(),
             stopping: CancellationToken::new(),
             waiters: Semaphore::new(wait::MAX_WAITERS),
+            replays_changed: Notify::new(),
+            trials: Semaphore::new(trial::MAX_TRIALS),
             pictures: Arc::default(),
             store,
             blobs,
@@ -128,7 +146,9 @@ impl Service {
             guard,
             sender,
             clock,
-            signing_secret,
+            vault,
+            secrets: secrets::Secrets::new(signing),
+            ed25519,
             settings,
             worker,
         }

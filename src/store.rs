@@ -14,16 +14,26 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use crate::domain::client::ClientId;
-use crate::domain::delivery::{Attempt, Delivery, DeliveryState, StaleDelivery, Verdict};
+use crate::domain::delivery::{Attempt, Delivery, DeliveryConflict, DeliveryState, StaleDelivery, Verdict};
+use crate::domain::destination::Destination;
+use crate::domain::dispatch::DispatchPolicy;
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, JobId, WorkerId};
+use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
 use crate::domain::job::{Artifact, Job, JobError, JobStatus, NewJob, TransitionError};
+use crate::domain::replay::{NewReplay, Replay, ReplayConflict, ReplayItem};
+use crate::domain::rotation::ClientSecrets;
+use crate::domain::secret::Keyring;
 
 mod audit;
 pub mod memory;
+mod query;
 pub mod sled;
 pub mod transfer;
 
+pub(crate) use query::replayed;
+pub use query::{
+    DeliveryPage, DeliveryQuery, DestinationStatus, JobPage, JobQuery, Ledger, ReplayAction, StartedReplay,
+};
 pub use transfer::{Export, Import, Record};
 
 /// The named use-cases that an engine implements.
@@ -79,8 +89,8 @@ pub trait Store: Send + Sync + 'static {
     /// Takes a deletion back.
     async fn restore_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError>;
 
-    /// Takes up to `limit` deliveries that are due, oldest due time first, each with its event.
-    /// Written: a lost claim costs an attempt that is made again.
+    /// Takes up to `limit` deliveries that are due, each with its event: one destination after another, as many of each
+    /// as it may have in flight, and of its own first attempts before retries. A claim ends with the process.
     async fn claim_deliveries(
         &self,
         worker: WorkerId,
@@ -99,8 +109,76 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Delivery, StoreError>;
 
-    /// Gives back a delivery whose attempt was cut off. Written.
-    async fn give_back_delivery(&self, id: DeliveryId, token: u64, now: Timestamp) -> Result<(), StoreError>;
+    /// Gives back a delivery whose attempt was cut off: it is due as it was.
+    async fn give_back_delivery(&self, id: DeliveryId, token: u64) -> Result<(), StoreError>;
+
+    /// Calls a delivery off that waits.
+    async fn cancel_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<Delivery, StoreError>;
+
+    /// Has a delivery sent again at once, with its whole schedule; one that was delivered only with `force`.
+    async fn send_again(&self, id: DeliveryId, force: bool, now: Timestamp) -> Result<Delivery, StoreError>;
+
+    /// A page of deliveries.
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, StoreError>;
+
+    /// When the oldest of the deliveries was made that have not arrived; of those that were never tried, the oldest of
+    /// the first thousand destinations.
+    async fn oldest_undelivered(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// The destination of this id.
+    async fn destination(&self, id: DestinationId) -> Result<Option<DestinationStatus>, StoreError>;
+
+    /// Up to `limit` destinations behind `after`, by id.
+    async fn destinations(
+        &self,
+        after: Option<DestinationId>,
+        limit: usize,
+    ) -> Result<Vec<DestinationStatus>, StoreError>;
+
+    /// Sends nothing more to a destination; what waits for it goes on waiting.
+    async fn pause_destination(&self, id: DestinationId, now: Timestamp) -> Result<Destination, StoreError>;
+
+    /// Sends to a destination again, whatever held it back.
+    async fn resume_destination(&self, id: DestinationId, now: Timestamp) -> Result<Destination, StoreError>;
+
+    /// Starts a replay, once for each idempotency key.
+    async fn start_replay(
+        &self,
+        new: NewReplay,
+        idempotency: Option<Idempotency>,
+        now: Timestamp,
+    ) -> Result<StartedReplay, StoreError>;
+
+    /// Pauses, resumes or cancels a replay.
+    async fn change_replay(
+        &self,
+        id: ReplayId,
+        action: ReplayAction,
+        now: Timestamp,
+    ) -> Result<Replay, StoreError>;
+
+    /// Has up to `limit` further deliveries of a replay sent again, if it is running.
+    async fn advance_replay(&self, id: ReplayId, limit: usize, now: Timestamp) -> Result<Replay, StoreError>;
+
+    /// The replay of this id.
+    async fn replay(&self, id: ReplayId) -> Result<Option<Replay>, StoreError>;
+
+    /// Up to `limit` replays before `before`, the newest first.
+    async fn replays(&self, before: Option<ReplayId>, limit: usize) -> Result<Vec<Replay>, StoreError>;
+
+    /// The replays that have deliveries to take up.
+    async fn running_replays(&self) -> Result<Vec<ReplayId>, StoreError>;
+
+    /// Up to `limit` items of a replay from the number `from` on.
+    async fn replay_items(
+        &self,
+        id: ReplayId,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<ReplayItem>, StoreError>;
+
+    /// How many deliveries there are, by where they stand.
+    fn ledger(&self) -> Ledger;
 
     /// The delivery of this id.
     async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
@@ -134,6 +212,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// What is paused.
     fn paused(&self) -> Paused;
+
+    /// The signing secrets of a client; `None` before it has any.
+    async fn secrets(&self, client: &ClientId) -> Result<Option<ClientSecrets>, StoreError>;
+
+    /// Keeps a client's secrets, whose revision must be the next.
+    async fn set_secrets(&self, secrets: ClientSecrets) -> Result<(), StoreError>;
+
+    /// What is kept of the keys of the service.
+    async fn keyring(&self) -> Result<Keyring, StoreError>;
+
+    /// Keeps that.
+    async fn set_keyring(&self, keyring: Keyring) -> Result<(), StoreError>;
 
     /// Looks at every record and checks the books; it takes time in proportion to the store.
     async fn audit(&self) -> Result<Audit, StoreError>;
@@ -201,50 +291,6 @@ pub enum Ending {
     GivenBack(Option<Timestamp>),
 }
 
-/// Which jobs a page holds.
-#[derive(Debug, Clone, Default)]
-pub struct JobQuery {
-    /// Only this client's.
-    pub client: Option<ClientId>,
-    /// Only those that stand here.
-    pub status: Option<JobStatus>,
-    /// Only those with this label.
-    pub tag: Option<String>,
-    /// Only those accepted later than this.
-    pub created_after: Option<Timestamp>,
-    /// Only those accepted earlier than this.
-    pub created_before: Option<Timestamp>,
-    /// Deleted ones too.
-    pub include_deleted: bool,
-    /// Only those older than this one: where the previous page ended.
-    pub before: Option<JobId>,
-    /// How many at most.
-    pub limit: usize,
-}
-
-impl JobQuery {
-    /// Whether a job is one of those asked for, whatever page it is on.
-    #[must_use]
-    pub fn matches(&self, job: &Job) -> bool {
-        self.client.as_ref().is_none_or(|client| *client == job.client)
-            && self.status.is_none_or(|status| status == job.status)
-            && self.tag.as_ref().is_none_or(|tag| job.tags.contains(tag))
-            && self.created_after.is_none_or(|time| job.created_at > time)
-            && self.created_before.is_none_or(|time| job.created_at < time)
-            && (self.include_deleted || job.deleted_at.is_none())
-    }
-}
-
-/// A page of jobs.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct JobPage {
-    /// Newest first. There may be fewer than asked for although there are more: an engine looks at so many
-    /// records for one page and no more.
-    pub jobs: Vec<Job>,
-    /// Where the next page begins, as its `before`; `None` on the last page.
-    pub next: Option<JobId>,
-}
-
 /// What a purge did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Purged {
@@ -273,7 +319,7 @@ pub struct Paused {
 }
 
 /// How long things are kept, and under which name they are told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// The public base URL, which each event keeps as its source.
     pub source: String,
@@ -281,6 +327,8 @@ pub struct Policy {
     pub keep_finished: Duration,
     /// How long a deleted job can be restored.
     pub keep_deleted: Duration,
+    /// What one destination may take.
+    pub dispatch: DispatchPolicy,
 }
 
 /// The books, counted from the records themselves.
@@ -325,9 +373,18 @@ pub enum StoreError {
     /// The job's state does not allow it.
     #[error("the job does not allow this: {0}")]
     Transition(#[from] TransitionError),
+    /// The delivery's state does not allow it.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryConflict),
+    /// The replay's state does not allow it.
+    #[error(transparent)]
+    Replay(#[from] ReplayConflict),
     /// The delivery is not the caller's any more.
     #[error(transparent)]
     StaleDelivery(#[from] StaleDelivery),
+    /// The record was changed meanwhile.
+    #[error("the record was changed meanwhile")]
+    Outdated,
     /// A record exceeds what the engine holds safely.
     #[error("a record of {bytes} bytes exceeds the limit of {limit}")]
     RecordTooLarge {

@@ -1,7 +1,10 @@
-//! The log: structured, on standard error, one line for each thing that was decided.
+//! The log: structured, on standard error, one line for each thing that was decided. And the metrics, for Prometheus.
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -31,4 +34,62 @@ pub fn init(log: &Log) -> Result<(), InitError> {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
     }
     Ok(())
+}
+
+/// Attempts of deliveries, by `outcome`: delivered, retry, exhausted.
+pub const DELIVERIES_TOTAL: &str = "darkroom_deliveries_total";
+/// How long attempts took, in seconds.
+pub const ATTEMPT_SECONDS: &str = "darkroom_delivery_attempt_seconds";
+/// From an event to its arrival, in seconds.
+pub const LAG_SECONDS: &str = "darkroom_delivery_lag_seconds";
+/// Deliveries by where they stand: the ledger.
+pub const LEDGER: &str = "darkroom_deliveries";
+/// 1 while accepted = delivered + waiting + exhausted + cancelled.
+pub const LEDGER_BALANCED: &str = "darkroom_deliveries_balanced";
+/// Deliveries that have not arrived, by `state`: waiting, exhausted.
+pub const UNDELIVERED: &str = "darkroom_undelivered";
+/// How old the oldest of these is, in seconds.
+pub const UNDELIVERED_OLDEST: &str = "darkroom_undelivered_oldest_seconds";
+/// Destinations that are suspended, disabled or paused.
+pub const SUSPENDED: &str = "darkroom_destination_suspended";
+/// Jobs that wait for a worker.
+pub const QUEUE_DEPTH: &str = "darkroom_queue_depth";
+/// Jobs that have ended, by `status`.
+pub const JOBS_TOTAL: &str = "darkroom_jobs_total";
+
+/// Upper bounds in seconds, from a receiver next door to the longest deadline.
+const BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// What has been counted, as Prometheus reads it. Counting begins with the first call.
+pub fn metrics() -> Option<&'static PrometheusHandle> {
+    static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    HANDLE.get_or_init(install).as_ref()
+}
+
+fn install() -> Option<PrometheusHandle> {
+    let builder = PrometheusBuilder::new().set_buckets(&BUCKETS);
+    let recorder = match builder {
+        Ok(builder) => builder.build_recorder(),
+        Err(error) => {
+            tracing::error!(%error, "nothing is counted");
+            return None;
+        }
+    };
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_err() {
+        tracing::error!("nothing is counted: something else does that in this process");
+        return None;
+    }
+    describe_counter!(DELIVERIES_TOTAL, "Attempts of deliveries by outcome");
+    describe_histogram!(ATTEMPT_SECONDS, Unit::Seconds, "How long attempts took");
+    describe_histogram!(LAG_SECONDS, Unit::Seconds, "From an event to its arrival");
+    describe_gauge!(LEDGER, "Deliveries by where they stand");
+    describe_gauge!(LEDGER_BALANCED, "1 while every delivery is accounted for");
+    describe_gauge!(UNDELIVERED, "Deliveries that have not arrived");
+    describe_gauge!(UNDELIVERED_OLDEST, Unit::Seconds, "How old the oldest of these is");
+    describe_gauge!(SUSPENDED, "Destinations that are suspended, disabled or paused");
+    describe_gauge!(QUEUE_DEPTH, "Jobs that wait for a worker");
+    describe_counter!(JOBS_TOTAL, "Jobs that have ended, by status");
+    Some(handle)
 }

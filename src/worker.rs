@@ -18,6 +18,7 @@ use crate::domain::job::Job;
 use crate::service::{Service, ServiceError};
 
 mod maintenance;
+mod replays;
 
 /// How long to wait before the next claim after the store failed.
 const RETRY_CLAIM: Duration = Duration::from_secs(1);
@@ -74,6 +75,7 @@ impl Workers {
             Supervised::spawn("the loop of jobs", work(jobs, stop.clone())),
             Supervised::spawn("the loop of deliveries", work(deliveries, stop.clone())),
             Supervised::spawn("the loop of deadlines", maintenance::keep_deadlines(deadlines, stop.clone())),
+            Supervised::spawn("the loop of replays", replays::advance(Arc::clone(service), stop.clone())),
             Supervised::spawn("the loop of purges", maintenance::remove_old(old, maintenance, stop.clone())),
         ];
         Self { loops, stop, cut_off }

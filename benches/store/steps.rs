@@ -8,10 +8,12 @@ use std::time::Duration;
 use darkroom::clock::{Clock, entropy};
 use darkroom::domain::client::ClientId;
 use darkroom::domain::delivery::{Attempt, Delivery, ResponseHead, Verdict};
+use darkroom::domain::dispatch::DispatchPolicy;
 use darkroom::domain::event::EventKind;
 use darkroom::domain::id::{JobId, WorkerId};
 use darkroom::domain::image::{Format, Variant};
 use darkroom::domain::job::{Callback, Input, Job, JobStatus, NewJob, Priority};
+use darkroom::domain::retry::RetryOverride;
 use darkroom::store::sled::{Options, SledStore};
 use darkroom::store::{Ending, JobQuery, Policy, Store, Submission};
 use jiff::Timestamp;
@@ -72,7 +74,8 @@ pub(crate) fn of_client(jobs: &[Job], client: &str) -> usize {
 impl Desk {
     pub(crate) async fn open(folder: &Path) -> Self {
         let source = "http://127.0.0.1:8080".to_owned();
-        let policy = Policy { source, keep_finished: DAY, keep_deleted: DAY };
+        let policy =
+            Policy { dispatch: DispatchPolicy::default(), source, keep_finished: DAY, keep_deleted: DAY };
         let now = Clock::system().now();
         let options = Options { cache_bytes: CACHE_BYTES, policy };
         let at = folder.to_owned();
@@ -164,7 +167,7 @@ impl Desk {
         self.spread(PRODUCERS, deliveries, move |store, delivery: Delivery| async move {
             let attempt = attempt(delivery.attempt_count + 1, again, now);
             let verdict = again.map_or(Verdict::Delivered, Verdict::RetryAt);
-            store.settle_delivery(delivery.id, delivery.lease_token, attempt, verdict, now).await.unwrap();
+            store.settle_delivery(delivery.id, delivery.token(), attempt, verdict, now).await.unwrap();
         })
         .await;
     }
@@ -261,6 +264,8 @@ fn new_job(id: JobId, client: ClientId, is_tagged: bool) -> NewJob {
             url: "https://hooks.example/darkroom/completed".parse().unwrap(),
             events: EventKind::TERMINAL.to_vec(),
             secret: None,
+            headers: Vec::new(),
+            retry: RetryOverride::default(),
             latest: None,
         }),
         priority: Priority::Normal,
@@ -277,6 +282,8 @@ fn attempt(number: u32, next_attempt_at: Option<Timestamp>, now: Timestamp) -> A
         number,
         started_at: now,
         duration_ms: 48,
+        trigger: darkroom::domain::delivery::Trigger::default(),
+        timings: darkroom::domain::delivery::Timings::default(),
         remote_addr: Some(([203, 0, 113, 7], 443).into()),
         response: Some(ResponseHead {
             status: if next_attempt_at.is_some() { 503 } else { 200 },

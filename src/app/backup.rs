@@ -8,11 +8,11 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::StartError;
-use super::files::{open_store, write_secret};
+use super::files::open_store;
 use crate::clock::Clock;
 use crate::config::{Config, Storage};
-use crate::service::backup;
 pub use crate::service::backup::{BackupError, Missing, Progress, Summary};
+use crate::service::{backup, keyfile};
 use crate::store::sled::OpenError;
 use crate::store::{Store, StoreError};
 
@@ -77,6 +77,7 @@ pub async fn export(
         let source = backup::Source {
             blobs,
             signing_secret_file: storage.signing_secret_file(),
+            encryption_key_file: storage.encryption_key_file(),
             created_at: clock.now(),
         };
         let out = BufWriter::with_capacity(BUFFER, out);
@@ -101,7 +102,12 @@ pub async fn check(
 /// Whether an export can be taken into the data folder.
 pub fn check_vacancy(storage: &Storage) -> Result<(), Error> {
     refuse_unfinished(storage)?;
-    for path in [storage.store_dir(), storage.blobs_dir(), storage.signing_secret_file()] {
+    for path in [
+        storage.store_dir(),
+        storage.blobs_dir(),
+        storage.signing_secret_file(),
+        storage.encryption_key_file(),
+    ] {
         if is_filled(&path).map_err(at(&path))? {
             return Err(Error::Occupied(path));
         }
@@ -147,9 +153,11 @@ fn fill(
     let (store, blobs) = open_store(config, source(config), clock)?;
     let imported = backup::import(file, &store, &blobs, clock.now(), progress);
     Handle::current().block_on(store.close());
-    if let Some(secret) = imported? {
-        let path = config.storage.signing_secret_file();
-        write_secret(&path, &secret).map_err(at(&path))?;
+    let backup::KeyFiles { signing_secret, encryption_key } = imported?;
+    let secret = signing_secret.map(|it| (config.storage.signing_secret_file(), it.expose_text()));
+    let key = encryption_key.map(|it| (config.storage.encryption_key_file(), it.expose_text()));
+    for (path, text) in secret.into_iter().chain(key) {
+        keyfile::write(&path, &text).map_err(at(&path))?;
     }
     Ok(())
 }

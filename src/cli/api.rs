@@ -22,7 +22,7 @@ const MAX_ANSWER_BYTES: u64 = 16 << 20;
 
 /// Which service, and who asks.
 #[derive(clap::Args)]
-#[command(next_help_heading = "Which service (submit, jobs, queue, export)")]
+#[command(next_help_heading = "Which service (submit, jobs, queue, secrets, export)")]
 pub(super) struct Target {
     /// The service's URL [default: http://127.0.0.1:8080]
     // Read as text, so that a mistake in the environment does not stop commands that ask no service.
@@ -104,6 +104,16 @@ impl Api {
     pub(super) async fn post<T: DeserializeOwned>(&self, href: &str) -> Result<Reply<T>, CliError> {
         let (request, url) = self.request(Method::POST, href)?;
         self.send(request.timeout(REQUEST_TIMEOUT), &url).await
+    }
+
+    /// Asks for something to be done, and says what in JSON.
+    pub(super) async fn post_json<T: DeserializeOwned>(
+        &self,
+        href: &str,
+        body: &serde_json::Value,
+    ) -> Result<Reply<T>, CliError> {
+        let (request, url) = self.request(Method::POST, href)?;
+        self.send(request.timeout(REQUEST_TIMEOUT).json(body), &url).await
     }
 
     pub(super) async fn delete(&self, href: &str) -> Result<(), CliError> {

@@ -29,8 +29,9 @@ The export holds jobs, events, deliveries, attempts, idempotency keys and pictur
 has the data folder open, that service is asked (--url) and goes on working. The file is read back and checked before \
 it gets its name. Pictures that are missing on disk are named, and the exit code is 1; everything else is in the file.
 
-KEEP THE FILE SAFE: it holds the signing secret of the data folder and the secrets of callbacks. Only its owner may \
-read it (mode 0600).";
+KEEP THE FILE SAFE: it holds the signing secret of the data folder, the secrets of callbacks and, where that is a file of \
+the data folder, the key that opens them. A key that is configured is not in it: keep that one, too. Only the file's owner \
+may read it (mode 0600).";
 
 const IMPORT_NOTES: &str = "\
 Examples:
@@ -167,6 +168,12 @@ pub(super) async fn import(args: ImportArgs) -> Result<(), CliError> {
 fn report(what: &str, place: &str, file: &Path, summary: &Summary, json: bool) -> Result<(), CliError> {
     for missing in &summary.missing_pictures {
         output::note(&format!("missing: {}/{}: {}", missing.job, missing.name, missing.reason));
+    }
+    for key in &summary.needed_keys {
+        output::note(&format!(
+            "needed besides: the encryption key {key}, which is not in the file; its owner has it in \
+             storage.encryption_key or storage.previous_encryption_keys"
+        ));
     }
     if json {
         let report = Report { file: file.display().to_string(), summary };

@@ -85,8 +85,8 @@ async fn tell(
     limit: Duration,
 ) -> Result<Vec<Saved>, CliError> {
     say("service", service)?;
-    let policy =
-        Policy { secret: Some(secret::from_file(secret_file)?), forward: None, clock: Clock::system() };
+    let secret = Some(secret::from_file(secret_file)?);
+    let policy = Policy { secret, forward: None, script: None, clock: Clock::system() };
     let (receiver, mut callbacks) = Receiver::start(([127, 0, 0, 1], 0).into(), policy)
         .await
         .map_err(|source| CliError::io("the receiver cannot listen", source))?;
@@ -203,7 +203,6 @@ fn create(folder: &Path, may_exist: bool) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
     use jiff::Timestamp;
     use serde_json::{Value, json};
 
@@ -215,8 +214,10 @@ mod tests {
             id: None,
             attempt: None,
             verdict,
-            answered: StatusCode::OK,
-            forwarded: false,
+            seen: Some(1),
+            status: None,
+            step: None,
+            forwarded: None,
             event,
         }
     }

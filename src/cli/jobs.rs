@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
 use url::Url;
 
 use super::api::{Api, Reply, Target};
 use super::error::CliError;
-use super::model::{Job, Page};
+use super::model::Job;
+use super::pages::{self, Paging};
 use super::{output, render, watch};
+use crate::domain::job::JobStatus;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,8 +70,8 @@ struct Ids {
 
 #[derive(clap::Args, Default)]
 struct Filter {
-    /// Only jobs with this status: queued, processing, completed, failed, cancelled
-    #[arg(long)]
+    /// Only jobs with this status
+    #[arg(long, value_parser = PossibleValuesParser::new(JobStatus::ALL.map(JobStatus::as_str)))]
     status: Option<String>,
     /// Only jobs with this label
     #[arg(long)]
@@ -82,12 +85,8 @@ struct Filter {
     /// Deleted jobs, too
     #[arg(long)]
     include_deleted: bool,
-    /// How many; with --all, how many a page
-    #[arg(long, value_name = "N")]
-    limit: Option<u32>,
-    /// All pages
-    #[arg(long)]
-    all: bool,
+    #[command(flatten)]
+    paging: Paging,
 }
 
 pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
@@ -162,22 +161,8 @@ async fn find(api: &Api, id: &str) -> Result<Reply<Job>, CliError> {
 }
 
 async fn list(api: &Api, filter: &Filter, json: bool) -> Result<(), CliError> {
-    let mut href = filter.apply(api.resolve(api.root().await?.href("jobs")?)?);
-    let mut jobs = Vec::new();
-    let next = loop {
-        let page: Reply<Page> = api.get(&href).await?;
-        if json {
-            output::json(&page.text)?;
-        }
-        let next = page.body.links.find("next").map(str::to_owned);
-        // A page without items or one that leads to itself would go on for ever.
-        let goes_on = filter.all && !page.body.items.is_empty() && next.as_ref() != Some(&href);
-        jobs.extend(page.body.items);
-        match next {
-            Some(next) if goes_on => href = next,
-            next => break next,
-        }
-    };
+    let href = filter.apply(api.resolve(api.root().await?.href("jobs")?)?);
+    let jobs: Vec<Job> = pages::read(api, href, filter.paging.all, json).await?;
     if json {
         return Ok(());
     }
@@ -185,17 +170,13 @@ async fn list(api: &Api, filter: &Filter, json: bool) -> Result<(), CliError> {
         output::note("no jobs");
         return Ok(());
     }
-    output::text(&render::list(&jobs))?;
-    if next.is_some() && !filter.all {
-        output::note("there are more: --all lists them all");
-    }
-    Ok(())
+    output::text(&render::list(&jobs))
 }
 
 impl Filter {
     /// The collection's URL with the filter as its query; the links to further pages carry it by themselves.
     fn apply(&self, mut url: Url) -> String {
-        let limit = self.limit.map(|limit| limit.to_string());
+        let limit = self.paging.limit.map(|limit| limit.to_string());
         let deleted = self.include_deleted.then(|| "true".to_owned());
         for (name, value) in [
             ("status", &self.status),
@@ -218,7 +199,8 @@ mod tests {
     use super::*;
 
     fn applied(status: Option<&str>, limit: Option<u32>, url: &str) -> String {
-        Filter { status: status.map(str::to_owned), limit, ..Filter::default() }.apply(url.parse().unwrap())
+        let paging = Paging { limit, ..Paging::default() };
+        Filter { status: status.map(str::to_owned), paging, ..Filter::default() }.apply(url.parse().unwrap())
     }
 
     #[test]

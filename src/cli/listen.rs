@@ -9,7 +9,8 @@ use url::Url;
 use super::error::CliError;
 use super::forward::Forward;
 use super::output;
-use super::receiver::{Callback, Policy, Receiver, Verdict};
+use super::receiver::{Callback, Play, Policy, Receiver, Verdict};
+use super::script::{SYNTAX, Script, Steps};
 use super::secret::SecretArgs;
 use crate::clock::Clock;
 
@@ -21,15 +22,26 @@ Examples:
   darkroom listen --secret-file darkroom-data/signing-secret
   darkroom listen --secret-file signing-secret --forward-to http://127.0.0.1:3000/hooks
   DARKROOM_SECRET=whsec_... darkroom listen --count 1 --json
+  darkroom listen --respond 500*3,429:retry-after=5,timeout,200
+  darkroom listen --respond 503,200 --per-event
+  darkroom listen --respond delay=20s:200,stall-body,reset --cycle
 
 A callback that verifies is answered 200, or with the status of where it was forwarded to; \
 one that does not is answered 400 and not forwarded. Without a secret, all are taken and said to be not verified.
 With --count the exit code is 0 when all of them verified or there was no secret, and 1 otherwise.
-With --json each callback is one line; everything else goes to standard error.";
+With --json each callback is one line; everything else goes to standard error.
+
+With --respond, callbacks that are not refused are answered by a script. They are forwarded all the same, \
+as if only the answer had got lost. With --count the end waits for the answers under way.
+";
+
+fn notes() -> String {
+    format!("{NOTES}\n{SYNTAX}")
+}
 
 /// How to receive.
 #[derive(clap::Args)]
-#[command(after_help = NOTES)]
+#[command(after_help = notes())]
 pub(super) struct Args {
     /// Where to listen; port 0 lets the system choose one
     #[arg(long, value_name = "ADDR:PORT", default_value = DEFAULT_LISTEN)]
@@ -39,6 +51,15 @@ pub(super) struct Args {
     /// Hand callbacks on to this URL, headers and body as they came, and answer with its status
     #[arg(long, value_name = "URL")]
     forward_to: Option<Url>,
+    /// Answer by this script, such as 500*3,timeout,200; several are joined
+    #[arg(long, value_name = "SCRIPT")]
+    respond: Vec<Steps>,
+    /// Begin the script again after its last step
+    #[arg(long, requires = "respond")]
+    cycle: bool,
+    /// Each event sees the script from its start: its attempts are counted by webhook-id
+    #[arg(long, requires = "respond")]
+    per_event: bool,
     /// Print a JSON object for each callback
     #[arg(long)]
     json: bool,
@@ -53,7 +74,9 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         output::note("no secret given: callbacks are taken without being verified");
     }
     let forward = args.forward_to.map(Forward::to).transpose()?;
-    let policy = Policy { secret, forward, clock: Clock::system() };
+    let script = Script::join(args.respond, args.cycle);
+    let script = script.map(|script| Play { script, per_event: args.per_event });
+    let policy = Policy { secret, forward, script, clock: Clock::system() };
     let (receiver, mut callbacks) = Receiver::start(args.listen, policy)
         .await
         .map_err(|source| CliError::io(format!("cannot listen on {}", args.listen), source))?;
@@ -83,16 +106,24 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
 }
 
 fn line(callback: &Callback) -> String {
-    let forwarded =
-        if callback.forwarded { format!("  forwarded: {}", callback.answered) } else { String::new() };
-    format!(
-        "{:.3}  {}  {}  attempt {}  {}{forwarded}",
+    let mut line = format!(
+        "{:.3}  {}  {}  attempt {}  {}",
         callback.received_at,
         callback.event_type().unwrap_or(UNKNOWN),
         callback.job_id().unwrap_or(UNKNOWN),
         callback.attempt.as_deref().unwrap_or(UNKNOWN),
         callback.verdict,
-    )
+    );
+    if let Some(status) = callback.forwarded {
+        line.push_str(&format!("  forwarded: {status}"));
+    }
+    if let Some(step) = &callback.step {
+        line.push_str(&format!("  answered: {}", step.text));
+    }
+    if let Some(times) = callback.seen.filter(|times| *times > 1) {
+        line.push_str(&format!("  seen: {times} times"));
+    }
+    line
 }
 
 /// A callback as `--json` prints it.
@@ -106,12 +137,21 @@ struct Record<'a> {
     /// Null when there was no secret.
     verified: Option<bool>,
     verdict: String,
-    status_code: u16,
+    /// How often this webhook-id came in and was not rejected, this time included.
+    seen: Option<u64>,
+    /// Null when the answer has no status.
+    status_code: Option<u16>,
+    /// The script's step, or else the status.
+    answered: String,
+    delay_ms: u64,
     forwarded: bool,
+    forward_status_code: Option<u16>,
     event: &'a Value,
 }
 
 fn json(callback: &Callback) -> String {
+    let status_code = callback.status.map(|status| status.as_u16());
+    let step = callback.step.as_ref();
     let record = Record {
         received_at: format!("{:.3}", callback.received_at),
         webhook_id: callback.id.as_deref(),
@@ -124,8 +164,15 @@ fn json(callback: &Callback) -> String {
             Verdict::Rejected(_) => Some(false),
         },
         verdict: callback.verdict.to_string(),
-        status_code: callback.answered.as_u16(),
-        forwarded: callback.forwarded,
+        seen: callback.seen,
+        status_code,
+        answered: match step {
+            Some(step) => step.text.clone(),
+            None => status_code.map(|code| code.to_string()).unwrap_or_default(),
+        },
+        delay_ms: step.map_or(0, |step| u64::try_from(step.delay.as_millis()).unwrap_or(u64::MAX)),
+        forwarded: callback.forwarded.is_some(),
+        forward_status_code: callback.forwarded.map(|status| status.as_u16()),
         event: &callback.event,
     };
     // Strings, numbers and a value that was JSON before: there is nothing in it that JSON cannot say.
@@ -145,8 +192,10 @@ mod tests {
             id: Some("evt_1".to_owned()),
             attempt: Some("2".to_owned()),
             verdict,
-            answered: StatusCode::OK,
-            forwarded: false,
+            seen: Some(1),
+            status: Some(StatusCode::OK),
+            step: None,
+            forwarded: None,
             event: serde_json::json!({"type": "job.completed", "subject": "job_1"}),
         }
     }

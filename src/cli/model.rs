@@ -46,15 +46,6 @@ pub(super) struct Root {
     pub(super) links: Links,
 }
 
-/// A page of the list of jobs.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Page {
-    pub(super) items: Vec<Job>,
-    #[serde(rename = "_links")]
-    pub(super) links: Links,
-}
-
 /// The queue.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -64,6 +55,33 @@ pub(super) struct Queue {
     pub(super) paused: Paused,
     #[serde(rename = "_links")]
     pub(super) links: Links,
+}
+
+/// The list of secrets.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Secrets {
+    pub(super) items: Vec<Secret>,
+    #[serde(rename = "_links")]
+    pub(super) links: Links,
+}
+
+/// A secret: what is known of it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Secret {
+    pub(super) id: Option<String>,
+    pub(super) state: String,
+    pub(super) fingerprint: String,
+    pub(super) created_at: Option<String>,
+    pub(super) expires_at: Option<String>,
+}
+
+/// The secret that was just made.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NewSecret {
+    pub(super) secret: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,12 +1,14 @@
-//! A small receiver of callbacks: reads one, verifies it, answers, and tells what it got.
+//! A small receiver of callbacks: reads one, verifies it, answers as it is told to, and tells what it got.
 //!
-//! One request a connection, and one deadline over all of it.
+//! A connection is kept for further requests. Each point it can be at has a bound of its own.
 
 use std::convert::Infallible;
 use std::fmt;
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,25 +19,32 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::GracefulShutdown;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::forward::Forward;
+use super::misbehave::{LONGEST, Misbehaviour};
+use super::script::{Answer, Script, Step};
+use super::seen::Seen;
 use crate::clock::Clock;
 use crate::domain::secret::SigningSecret;
 use crate::notify::webhook::signature::{self, HEADER_ATTEMPT, HEADER_ID, VerifyError};
 
 const MAX_BODY_BYTES: usize = 1 << 20;
 const MAX_CONNECTIONS: usize = 64;
+/// For a request to come in and to be answered, delays by a script aside.
 const DEADLINE: Duration = Duration::from_secs(15);
+/// For an answer to be read and the next request to begin, the usual time of Node's servers.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long answers under way may take when the receiver stops.
 const DRAIN: Duration = Duration::from_secs(2);
+/// With a script they may take as long as it says: a delay, and then a misbehaviour.
+const SCRIPTED_DRAIN: Duration = DEADLINE.saturating_add(LONGEST).saturating_add(LONGEST);
 /// When no connection can be accepted, for want of file descriptors mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Callbacks that wait to be looked at; more of them wait in their connections.
@@ -45,7 +54,16 @@ const WAITING: usize = 64;
 pub(super) struct Policy {
     pub(super) secret: Option<SigningSecret>,
     pub(super) forward: Option<Forward>,
+    /// What is answered to callbacks that are not rejected.
+    pub(super) script: Option<Play>,
     pub(super) clock: Clock,
+}
+
+/// A script, and what counts its steps.
+pub(super) struct Play {
+    pub(super) script: Script,
+    /// Each event sees the script from its start.
+    pub(super) per_event: bool,
 }
 
 /// What a callback's signature is worth.
@@ -64,8 +82,14 @@ pub(super) struct Callback {
     pub(super) id: Option<String>,
     pub(super) attempt: Option<String>,
     pub(super) verdict: Verdict,
-    pub(super) answered: StatusCode,
-    pub(super) forwarded: bool,
+    /// How often this id came in and was not rejected, this time included.
+    pub(super) seen: Option<u64>,
+    /// The status that is answered, if the answer has one.
+    pub(super) status: Option<StatusCode>,
+    /// The script's step, which says more than the status.
+    pub(super) step: Option<Step>,
+    /// What was answered where it was forwarded to.
+    pub(super) forwarded: Option<StatusCode>,
     /// The event, or null when the body is no JSON.
     pub(super) event: Value,
 }
@@ -87,7 +111,8 @@ impl Receiver {
         let address = listener.local_addr()?;
         let (callbacks, received) = mpsc::channel(WAITING);
         let stop = CancellationToken::new();
-        let accepting = accept(listener, Arc::new(Handler { policy, callbacks }), stop.clone());
+        let handler = Handler { policy, callbacks, turns: Mutex::default() };
+        let accepting = accept(listener, Arc::new(handler), stop.clone());
         let task = AbortOnDropHandle::new(tokio::spawn(accepting));
         Ok((Self { address, stop, task }, received))
     }
@@ -105,28 +130,67 @@ impl Receiver {
 }
 
 async fn accept(listener: TcpListener, handler: Arc<Handler>, stop: CancellationToken) {
-    let connections = GracefulShutdown::new();
+    let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     while let Some(accepted) = stop.run_until_cancelled(next(&listener, &places)).await {
         let Ok((stream, place)) = accepted else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let handler = Arc::clone(&handler);
-        let service = service_fn(move |request| {
-            let handler = Arc::clone(&handler);
-            async move { Ok::<_, Infallible>(handler.handle(request).await) }
-        });
-        let connection =
-            http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
-            // A connection that breaks or is late concerns its sender, who tries again.
-            let _ = timeout(DEADLINE, connection).await;
+        let connection = serve(stream, Arc::clone(&handler), stop.clone());
+        connections.spawn(async move {
+            connection.await;
             drop(place);
         });
     }
-    let _ = timeout(DRAIN, connections.shutdown()).await;
+    // Who comes now is told so at once.
+    drop(listener);
+    connections.close();
+    let drain = if handler.policy.script.is_some() { SCRIPTED_DRAIN } else { DRAIN };
+    let _ = timeout(drain, connections.wait()).await;
+}
+
+/// Serves one connection. One that breaks or is late concerns its sender, who tries again.
+async fn serve(stream: TcpStream, handler: Arc<Handler>, stop: CancellationToken) {
+    let (misbehave, mut misbehaviour) = mpsc::channel(1);
+    let exchange = Arc::new(Exchange { bound: watch::Sender::new(DEADLINE), misbehave });
+    let mut overdue = pin!(overdue(exchange.bound.subscribe()));
+    let service = service_fn(move |request| {
+        let (handler, exchange) = (Arc::clone(&handler), Arc::clone(&exchange));
+        async move { Ok::<_, Infallible>(handler.handle(request, &exchange).await) }
+    });
+    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let mut stopping = false;
+    let misbehaviour = loop {
+        tokio::select! {
+            Some(misbehaviour) = misbehaviour.recv() => break misbehaviour,
+            _ = &mut connection => return,
+            () = &mut overdue => return,
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+    };
+    misbehaviour.perform(connection.into_parts().io.into_inner()).await;
+}
+
+/// Returns when a connection has been at one point for longer than it may.
+async fn overdue(mut bound: watch::Receiver<Duration>) {
+    loop {
+        let limit = *bound.borrow_and_update();
+        if !matches!(timeout(limit, bound.changed()).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+/// What a request tells its connection.
+struct Exchange {
+    /// How long the connection may stay where it is now.
+    bound: watch::Sender<Duration>,
+    /// Takes the connection away from hyper.
+    misbehave: mpsc::Sender<Misbehaviour>,
 }
 
 async fn next(
@@ -141,10 +205,25 @@ async fn next(
 struct Handler {
     policy: Policy,
     callbacks: mpsc::Sender<Callback>,
+    turns: Mutex<Turns>,
+}
+
+/// What came in so far, rejected callbacks aside.
+#[derive(Default)]
+struct Turns {
+    callbacks: u64,
+    seen: Seen,
 }
 
 impl Handler {
-    async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn handle(&self, request: Request<Incoming>, exchange: &Exchange) -> Response<Full<Bytes>> {
+        exchange.bound.send_replace(DEADLINE);
+        let response = self.respond(request, exchange).await;
+        exchange.bound.send_replace(KEEP_ALIVE);
+        response
+    }
+
+    async fn respond(&self, request: Request<Incoming>, exchange: &Exchange) -> Response<Full<Bytes>> {
         if request.method() != Method::POST {
             let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, "callbacks come by POST");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
@@ -159,34 +238,73 @@ impl Handler {
             Err(_) => return answer(StatusCode::BAD_REQUEST, "the body did not arrive whole"),
         };
         let callback = self.receive(&head.headers, body).await;
-        let (status, text) = (callback.answered, callback.verdict.to_string());
+        let (status, text, step) = (callback.status, callback.verdict.to_string(), callback.step.clone());
         // Nobody looks any more: it must not count as received.
         if self.callbacks.send(callback).await.is_err() {
             return answer(StatusCode::SERVICE_UNAVAILABLE, "the receiver is stopping");
         }
-        answer(status, &text)
+        if let Some(step) = &step {
+            exchange.bound.send_replace(DEADLINE + step.delay);
+            sleep(step.delay).await;
+        }
+        let mut response = answer(status.unwrap_or_default(), &text);
+        match step.map(|step| step.answer) {
+            Some(Answer::Misbehave(misbehaviour)) => {
+                // The connection's end is waited for there, and this request goes with it.
+                let _ = exchange.misbehave.send(misbehaviour).await;
+                pending().await
+            }
+            Some(Answer::Status(status)) => {
+                response.headers_mut().extend(status.headers(self.policy.clock.now()));
+                response
+            }
+            Some(Answer::Pass) | None => response,
+        }
     }
 
     async fn receive(&self, headers: &HeaderMap, body: Bytes) -> Callback {
         let received_at = self.policy.clock.now();
         let verdict = self.judge(headers, &body, received_at);
         let event = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        let (answered, forwarded) = match (&verdict, &self.policy.forward) {
-            // What may be forged goes no further.
-            (Verdict::Rejected(_), _) => (StatusCode::BAD_REQUEST, false),
-            (_, Some(forward)) => (forward.send(headers, body).await, true),
-            (_, None) => (StatusCode::OK, false),
-        };
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Callback {
+        let (id, attempt) = (text(HEADER_ID), text(HEADER_ATTEMPT));
+        let mut callback = Callback {
             received_at,
-            id: text(HEADER_ID),
-            attempt: text(HEADER_ATTEMPT),
+            id,
+            attempt,
             verdict,
-            answered,
-            forwarded,
+            seen: None,
+            status: Some(StatusCode::BAD_REQUEST),
+            step: None,
+            forwarded: None,
             event,
+        };
+        // What may be forged goes no further, and takes no one's turn.
+        if matches!(callback.verdict, Verdict::Rejected(_)) {
+            return callback;
         }
+        (callback.seen, callback.step) = self.take_turn(callback.id.as_deref());
+        if let Some(forward) = &self.policy.forward {
+            callback.forwarded = Some(forward.send(headers, body).await);
+        }
+        callback.status = match callback.step.as_ref().map(|step| &step.answer) {
+            Some(Answer::Status(status)) => Some(status.code),
+            Some(Answer::Misbehave(misbehaviour)) => misbehaviour.status(),
+            Some(Answer::Pass) | None => Some(callback.forwarded.unwrap_or(StatusCode::OK)),
+        };
+        callback
+    }
+
+    /// How often this id came in, and what the script has for this callback.
+    fn take_turn(&self, id: Option<&str>) -> (Option<u64>, Option<Step>) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = id.map(|id| turns.seen.count(id));
+        turns.callbacks += 1;
+        let step = self.policy.script.as_ref().and_then(|play| {
+            let nth = if play.per_event { seen.unwrap_or(1) } else { turns.callbacks };
+            play.script.step(nth - 1).cloned()
+        });
+        (seen, step)
     }
 
     fn judge(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Verdict {
@@ -245,7 +363,7 @@ mod tests {
         secret: Option<SigningSecret>,
         forward: Option<Forward>,
     ) -> (Receiver, mpsc::Receiver<Callback>) {
-        let policy = Policy { secret, forward, clock: Clock::system() };
+        let policy = Policy { secret, forward, script: None, clock: Clock::system() };
         Receiver::start(LOOPBACK.parse().unwrap(), policy).await.unwrap()
     }
 
@@ -302,7 +420,7 @@ mod tests {
 
         assert_eq!(post(&receiver.url(), &secret(1), BODY).await, StatusCode::OK);
         assert_eq!(received(&mut strict_callbacks).await.verdict, Verdict::Verified);
-        assert!(received(&mut callbacks).await.forwarded);
+        assert_eq!(received(&mut callbacks).await.forwarded, Some(StatusCode::OK));
 
         assert_eq!(post(&receiver.url(), &secret(2), BODY).await, StatusCode::BAD_REQUEST);
         strict.stop().await;

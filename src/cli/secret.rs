@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -12,6 +12,8 @@ use crate::domain::secret::SigningSecret;
 const ENVIRONMENT: &str = "DARKROOM_SECRET";
 /// A file that is longer holds something else.
 const MAX_FILE_BYTES: u64 = 1024;
+/// The same of several lines.
+const MAX_TEXT_BYTES: u64 = 16 * 1024;
 
 /// Text that no message repeats.
 #[derive(Clone)]
@@ -61,14 +63,78 @@ impl SecretArgs {
     }
 }
 
+/// Several secrets, as there are during a rotation.
+#[derive(clap::Args)]
+pub(super) struct SecretsArgs {
+    /// A signing secret, perhaps one of several; other users of this machine can see flags, so prefer a file
+    /// or DARKROOM_SECRET
+    #[arg(long, value_name = "whsec_…")]
+    secret: Vec<Hidden>,
+    /// A file with a signing secret, perhaps one of several, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    secret_file: Vec<PathBuf>,
+}
+
+impl SecretsArgs {
+    /// How many of them come from standard input.
+    pub(super) fn stdins(&self) -> usize {
+        self.secret_file.iter().filter(|file| is_stdin(file)).count()
+    }
+
+    /// The secrets of the flags, or else of the environment, as they are written.
+    pub(super) fn texts(&self) -> Result<Vec<Hidden>, CliError> {
+        let mut texts = self.secret.clone();
+        for file in &self.secret_file {
+            let name = file.display();
+            let mut text = String::new();
+            let read = if is_stdin(file) {
+                read(io::stdin(), &mut text)
+            } else {
+                File::open(file).and_then(|file| read(file, &mut text))
+            };
+            read.map_err(|source| CliError::io(format!("cannot read a signing secret from {name}"), source))?;
+            texts.push(Hidden(text));
+        }
+        if texts.is_empty() {
+            texts.extend(std::env::var(ENVIRONMENT).ok().filter(|text| !text.is_empty()).map(Hidden));
+        }
+        Ok(texts)
+    }
+
+    /// The secrets of the flags, or else of the environment. There is at least one.
+    pub(super) fn parse(&self) -> Result<Vec<SigningSecret>, CliError> {
+        let texts = self.texts()?;
+        if texts.is_empty() {
+            return Err(CliError::Usage(format!("name a secret: --secret-file, --secret or {ENVIRONMENT}")));
+        }
+        let numbered = (1..).zip(&texts);
+        numbered.map(|(n, text)| parse(text.expose(), &format!("secret {n}"))).collect()
+    }
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
 /// Reads the secret that a file holds.
 pub(super) fn from_file(file: &Path) -> Result<SigningSecret, CliError> {
     let name = file.display().to_string();
     let mut text = String::new();
     File::open(file)
-        .and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text))
+        .and_then(|file| read(file, &mut text))
         .map_err(|source| CliError::io(format!("cannot read the signing secret in {name}"), source))?;
     parse(&text, &name)
+}
+
+/// A file that may hold a few credentials.
+pub(super) fn read_text(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(file)?.take(MAX_TEXT_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn read(from: impl Read, text: &mut String) -> io::Result<usize> {
+    from.take(MAX_FILE_BYTES).read_to_string(text)
 }
 
 fn parse(text: &str, origin: &str) -> Result<SigningSecret, CliError> {

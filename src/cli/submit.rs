@@ -14,7 +14,7 @@ use tokio_util::io::ReaderStream;
 use super::api::{Api, Reply, Target};
 use super::error::CliError;
 use super::model::Job;
-use super::secret::SecretArgs;
+use super::secret::{self, Hidden, SecretArgs};
 use super::{output, render, watch};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -44,6 +44,21 @@ pub(super) struct Args {
     events: Vec<String>,
     #[command(flatten)]
     secret: SecretArgs,
+    /// A header to send with them; other users of this machine can see flags, so prefer a file for credentials
+    #[arg(long = "callback-header", value_name = "NAME: VALUE", requires = "callback")]
+    headers: Vec<Hidden>,
+    /// A file with such headers, one a line
+    #[arg(long = "callback-header-file", value_name = "FILE", requires = "callback")]
+    header_file: Option<PathBuf>,
+    /// How many attempts each may take, 1 to 25 [default: the service's]
+    #[arg(long = "callback-max-attempts", value_name = "N", requires = "callback")]
+    max_attempts: Option<u32>,
+    /// The delay after the first failed attempt, 1000 to 3600000 [default: the service's]
+    #[arg(long = "callback-retry-initial", value_name = "MILLISECONDS", requires = "callback")]
+    retry_initial_ms: Option<u64>,
+    /// The longest delay, 1000 to 86400000 [default: the service's]
+    #[arg(long = "callback-retry-max", value_name = "MILLISECONDS", requires = "callback")]
+    retry_max_ms: Option<u64>,
     /// Which of your own jobs go first: high, normal, low
     #[arg(long, value_name = "PRIORITY")]
     priority: Option<String>,
@@ -98,10 +113,15 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
 impl Args {
     fn into_submission(self) -> Result<Submission, CliError> {
         let mut fields = Vec::new();
+        let headers = self.callback_headers()?;
         if let Some(url) = self.callback {
             fields.push(("callback_url", url));
             fields.extend(joined(&self.events).map(|events| ("callback_events", events)));
             fields.extend(self.secret.read()?.map(|secret| ("callback_secret", secret.expose_text())));
+            fields.extend(headers.map(|headers| ("callback_headers", headers)));
+            fields.extend(self.max_attempts.map(|number| ("callback_max_attempts", number.to_string())));
+            fields.extend(self.retry_initial_ms.map(|ms| ("callback_retry_initial_ms", ms.to_string())));
+            fields.extend(self.retry_max_ms.map(|ms| ("callback_retry_max_ms", ms.to_string())));
         } else if self.secret.is_given() {
             return Err(CliError::Usage("a secret signs callbacks: give --callback too".to_owned()));
         }
@@ -112,6 +132,30 @@ impl Args {
         fields.extend(joined(&self.tags).map(|tags| ("tags", tags)));
         fields.extend(self.metadata.map(|metadata| ("metadata", metadata)));
         Ok(Submission { file: self.file, fields, idempotency_key: self.idempotency_key })
+    }
+
+    /// The headers as the field has them.
+    fn callback_headers(&self) -> Result<Option<String>, CliError> {
+        let mut headers = serde_json::Map::new();
+        let mut add = |line: &str, origin: &str| {
+            let (name, value) = line
+                .split_once(':')
+                .ok_or_else(|| CliError::Usage(format!("{origin} must be written as NAME: VALUE")))?;
+            let repeated = headers.insert(name.trim().to_owned(), value.trim().into()).is_some();
+            if repeated { Err(CliError::Usage(format!("{origin} names a header again"))) } else { Ok(()) }
+        };
+        for (n, header) in (1..).zip(&self.headers) {
+            add(header.expose(), &format!("--callback-header {n}"))?;
+        }
+        if let Some(file) = &self.header_file {
+            let name = file.display();
+            let text = secret::read_text(file)
+                .map_err(|source| CliError::io(format!("cannot read the headers in {name}"), source))?;
+            for (n, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+                add(line, &format!("line {n} of {name}"))?;
+            }
+        }
+        Ok((!headers.is_empty()).then(|| serde_json::Value::from(headers).to_string()))
     }
 }
 
@@ -196,6 +240,28 @@ mod tests {
             ("metadata", "{}"),
         ];
         assert_eq!(fields, expected.map(|(name, value)| (name, value.to_owned())));
+    }
+
+    #[test]
+    fn headers_come_from_flags_and_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("headers");
+        std::fs::write(&file, "X-Team: cats\n\nX-Url: http://a.example:1/\n").unwrap();
+        let file = file.display().to_string();
+        let line = |header: &'static str| {
+            let args = ["submit", "a.jpg", "--callback", "http://127.0.0.1:9/", "--callback-header", header];
+            let file = ["--callback-header-file", &file, "--callback-max-attempts", "3"];
+            Line::try_parse_from([&args[..], &file].concat()).unwrap().args.into_submission()
+        };
+        let fields = line("Authorization:Bearer t0ken").unwrap().fields;
+        let headers = r#"{"Authorization":"Bearer t0ken","X-Team":"cats","X-Url":"http://a.example:1/"}"#;
+        assert_eq!(fields[1], ("callback_headers", headers.to_owned()));
+        assert_eq!(fields[2], ("callback_max_attempts", "3".to_owned()));
+        for wrong in ["Bearer t0ken", "X-Team: t0ken"] {
+            let error = line(wrong).err().unwrap();
+            assert_eq!(error.exit_code(), crate::cli::error::USAGE);
+            assert!(!error.to_string().contains("t0ken"), "{error}");
+        }
     }
 
     #[test]

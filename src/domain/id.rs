@@ -128,6 +128,21 @@ id!(
     "dlv_"
 );
 id!(
+    /// A destination: where callbacks of a client go. It follows from client and origin, and not from the time.
+    DestinationId,
+    "dst_"
+);
+id!(
+    /// A replay: a durable operation that sends many deliveries again.
+    ReplayId,
+    "rpl_"
+);
+id!(
+    /// A signing secret of a client.
+    SecretId,
+    "sec_"
+);
+id!(
     /// A worker: unique per process start, so that a restarted process is never taken for its predecessor.
     WorkerId,
     "wrk_"

@@ -411,7 +411,7 @@ impl Job {
     pub fn snapshot(&self) -> Self {
         let mut copy = self.clone();
         if let Some(callback) = &mut copy.callback {
-            callback.secret = None;
+            (callback.secret, callback.headers) = (None, Vec::new());
         }
         copy
     }
@@ -460,7 +460,8 @@ fn deadline(now: Timestamp, millis: Option<u64>) -> Option<Timestamp> {
 pub(crate) mod tests {
     use super::*;
     use crate::domain::image::Format;
-    use crate::domain::secret::SigningSecret;
+    use crate::domain::retry::RetryOverride;
+    use crate::domain::secret::{SealedSecret, SigningSecret};
 
     pub(crate) fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -486,7 +487,9 @@ pub(crate) mod tests {
             callback: Some(Callback {
                 url: "https://hooks.example/abc".parse().unwrap(),
                 events: EventKind::TERMINAL.to_vec(),
-                secret: Some(SigningSecret::from_entropy([n; 32])),
+                secret: Some(SealedSecret::plain(&SigningSecret::from_entropy([n; 32]))),
+                headers: Vec::new(),
+                retry: RetryOverride::default(),
                 latest: None,
             }),
             priority: Priority::Normal,

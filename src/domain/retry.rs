@@ -8,6 +8,7 @@ use std::time::Duration;
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// The jitter's share of a delay: it spreads retries without doubling anyone's wait.
 const JITTER: f64 = 0.1;
@@ -25,7 +26,30 @@ pub struct RetryPolicy {
     pub max_attempts: u32,
 }
 
+/// What a job's callback has of its own instead of the configured schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RetryOverride {
+    /// How many attempts are made in all.
+    pub max_attempts: Option<u32>,
+    /// The delay after the first failed attempt, in milliseconds.
+    pub initial_ms: Option<u64>,
+    /// The longest delay, in milliseconds.
+    pub max_delay_ms: Option<u64>,
+}
+
 impl RetryPolicy {
+    /// The policy with what a callback has of its own.
+    #[must_use]
+    pub fn with(&self, own: RetryOverride) -> Self {
+        let max_delay = own.max_delay_ms.map_or(self.max_delay, Duration::from_millis);
+        Self {
+            initial: own.initial_ms.map_or(self.initial, Duration::from_millis).min(max_delay),
+            multiplier: self.multiplier,
+            max_delay,
+            max_attempts: own.max_attempts.unwrap_or(self.max_attempts),
+        }
+    }
+
     /// When to try again after `attempts` attempts have failed, the last of them at `now`;
     /// `None` when that was the last.
     ///

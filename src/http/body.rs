@@ -7,11 +7,18 @@ use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt as _};
 use http::HeaderMap;
 use http::header::EXPECT;
+use serde::de::DeserializeOwned;
+
+use super::problem::{Code, Problem};
 
 /// What is still read of a body after its request was refused, so that the client gets to see the answer:
 /// closing a connection with unread bytes resets it, and the answer may be lost with that.
 const LINGER_BYTES: usize = 64 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// What a request may have that is no upload.
+const SMALL_BYTES: usize = 64 * 1024;
+const SMALL_TIME: Duration = Duration::from_secs(10);
 
 /// The body's chunks; an error is the client's connection breaking.
 pub(super) type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
@@ -46,6 +53,35 @@ impl Body {
             self.chunks = None;
         }
         chunk
+    }
+}
+
+impl Body {
+    /// The whole of a small body; nothing is an empty one.
+    pub(super) async fn small(&mut self) -> Result<Vec<u8>, Problem> {
+        let read = async {
+            let mut bytes = Vec::new();
+            while let Some(chunk) = self.next().await {
+                let broken = || Problem::of(Code::RequestTimeout).with_detail("the body broke off");
+                bytes.extend_from_slice(&chunk.map_err(|_| broken())?);
+                if bytes.len() > SMALL_BYTES {
+                    return Err(Problem::payload_too_large(SMALL_BYTES as u64));
+                }
+            }
+            Ok(bytes)
+        };
+        let late = || Problem::of(Code::RequestTimeout).with_detail("the body did not come in time");
+        tokio::time::timeout(SMALL_TIME, read).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// A small body of JSON; an empty one is one without members.
+    pub(super) async fn json<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
+        let mut bytes = self.small().await?;
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            bytes = b"{}".to_vec();
+        }
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Problem::of(Code::MalformedJson).with_detail(error.to_string()))
     }
 }
 

@@ -1,15 +1,23 @@
 //! Deliveries and their attempts: what became of a callback.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
 use serde::Serialize;
+use url::Url;
 use warp::reply::Response;
 
 use super::jobs::job_id;
 use super::problem::{Code, Problem};
-use super::query::Query;
-use super::represent::json;
+use super::query::{Query, invalid};
+use super::represent::{PageInfo, json};
 use super::resource::Call;
 use crate::domain::client::ClientId;
-use crate::domain::id::DeliveryId;
+use crate::domain::delivery::{DeliveryState, ErrorClass};
+use crate::domain::destination::Destination;
+use crate::domain::event::EventKind;
+use crate::domain::id::{DeliveryId, DestinationId};
+use crate::service::deliveries::DeliveryQuery;
 use crate::service::view::{AttemptView, DeliveryView, LinkBuilder, Links};
 
 #[derive(Serialize)]
@@ -17,6 +25,133 @@ struct List<T> {
     items: Vec<T>,
     #[serde(rename = "_links")]
     links: Links,
+}
+
+#[derive(Serialize)]
+struct Page {
+    items: Vec<DeliveryView>,
+    page: PageInfo,
+    #[serde(rename = "_links")]
+    links: Links,
+}
+
+/// The filters of a list of deliveries; links to other pages carry them on.
+pub(super) const FILTERS: [&str; 9] = [
+    "state",
+    "destination",
+    "event_type",
+    "job_id",
+    "replay_id",
+    "error_class",
+    "status_code",
+    "since",
+    "until",
+];
+
+/// `GET /v1/deliveries`
+pub(super) async fn list(call: Call) -> Result<Response, Problem> {
+    let query = Query::parse(&call.query, &[&["limit", "cursor"], &FILTERS[..]].concat())?;
+    let limit = query.limit()?;
+    let bad = |_| invalid("cursor", "not_a_cursor", "the next_cursor of the page before");
+    let cursor = query.get("cursor").map(|text| URL_SAFE_NO_PAD.decode(text).map_err(bad)).transpose()?;
+    let wanted = DeliveryQuery { cursor, limit, ..filter(|name| query.get(name))? };
+    let page = call.service.deliveries(wanted).await?;
+
+    let base = &call.service.settings().base_url;
+    let next_cursor = page.next.map(|next| URL_SAFE_NO_PAD.encode(next));
+    let path = |cursor: Option<&str>| {
+        let mut pairs = url::form_urlencoded::Serializer::new(String::new());
+        pairs.append_pair("limit", &limit.to_string());
+        for name in FILTERS {
+            pairs.extend_pairs(query.get(name).map(|value| (name, value)));
+        }
+        pairs.extend_pairs(cursor.map(|cursor| ("cursor", cursor)));
+        format!("/v1/deliveries?{}", pairs.finish())
+    };
+    let mut links = LinkBuilder::new(base).get("self", &path(query.get("cursor"))).get("first", &path(None));
+    if let Some(cursor) = &next_cursor {
+        links = links.get("next", &path(Some(cursor)));
+    }
+    Ok(json(&Page {
+        items: page.deliveries.iter().map(|delivery| DeliveryView::new(delivery, base)).collect(),
+        page: PageInfo::new(limit, next_cursor),
+        links: links.build(),
+    }))
+}
+
+/// The deliveries that these filters name; what is wrong with one is said of it.
+pub(super) fn filter<'a>(get: impl Fn(&'static str) -> Option<&'a str>) -> Result<DeliveryQuery, Problem> {
+    let client = ClientId::dev();
+    let time = |name: &'static str| {
+        let detail = "a time as RFC 3339 has it, such as 2026-11-21T09:00:00Z";
+        get(name).map(|text| text.parse().map_err(|_| invalid(name, "not_a_time", detail))).transpose()
+    };
+    let id = |name: &'static str| move |_| invalid(name, "not_an_id", "an id as answers have it");
+    Ok(DeliveryQuery {
+        states: get("state").map_or(Ok(Vec::new()), states)?,
+        destination: get("destination").map(|text| destination(&client, text)).transpose()?,
+        kind: get("event_type").map(event_kind).transpose()?,
+        job: get("job_id").map(|text| text.parse().map_err(|_| id("job_id")(()))).transpose()?,
+        replay: get("replay_id").map(|text| text.parse().map_err(|_| id("replay_id")(()))).transpose()?,
+        error_class: get("error_class").map(error_class).transpose()?,
+        status_code: get("status_code").map(status_code).transpose()?,
+        since: time("since")?,
+        until: time("until")?,
+        client: Some(client),
+        ..DeliveryQuery::default()
+    })
+}
+
+fn states(text: &str) -> Result<Vec<DeliveryState>, Problem> {
+    if text == "undelivered" {
+        return Ok(vec![DeliveryState::Pending, DeliveryState::Sending, DeliveryState::Exhausted]);
+    }
+    let known = DeliveryState::ALL.map(DeliveryState::as_str).join(", ");
+    let state = DeliveryState::ALL.into_iter().find(|state| state.as_str() == text);
+    let unknown = || invalid("state", "unknown", format!("undelivered, {known}"));
+    state.map(|state| vec![state]).ok_or_else(unknown)
+}
+
+/// Its id, or its origin: scheme, host and port.
+fn destination(client: &ClientId, text: &str) -> Result<DestinationId, Problem> {
+    let of_url = || {
+        let url = Url::parse(text).ok().filter(Url::has_host)?;
+        Some(Destination::id(client, &url))
+    };
+    let detail = "a destination's id, or its origin such as https://hooks.example";
+    text.parse().ok().or_else(of_url).ok_or_else(|| invalid("destination", "not_a_destination", detail))
+}
+
+fn event_kind(text: &str) -> Result<EventKind, Problem> {
+    let known = EventKind::OF_JOBS.map(EventKind::as_str).join(", ");
+    EventKind::parse(text).ok_or_else(|| invalid("event_type", "unknown", known))
+}
+
+fn error_class(text: &str) -> Result<ErrorClass, Problem> {
+    let known = ErrorClass::ALL.map(ErrorClass::as_str).join(", ");
+    let class = ErrorClass::ALL.into_iter().find(|class| class.as_str() == text);
+    class.ok_or_else(|| invalid("error_class", "unknown", known))
+}
+
+fn status_code(text: &str) -> Result<u16, Problem> {
+    let code = text.parse().ok().filter(|code| (100..1000).contains(code));
+    code.ok_or_else(|| invalid("status_code", "not_a_status", "a number of three digits"))
+}
+
+/// `POST /v1/deliveries/{id}/cancel`
+pub(super) async fn cancel(call: Call) -> Result<Response, Problem> {
+    Query::parse(&call.query, &[])?;
+    let delivery = call.service.cancel_delivery(&ClientId::dev(), id(&call)?).await?;
+    Ok(json(&DeliveryView::new(&delivery, &call.service.settings().base_url)))
+}
+
+/// `POST /v1/deliveries/{id}/replay?force=true|false`: it is sent in a moment, so this is accepted rather than done.
+pub(super) async fn replay(call: Call) -> Result<Response, Problem> {
+    let force = Query::parse(&call.query, &["force"])?.flag("force")?;
+    let delivery = call.service.send_again(&ClientId::dev(), id(&call)?, force).await?;
+    let mut response = json(&DeliveryView::new(&delivery, &call.service.settings().base_url));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
 }
 
 /// `GET /v1/jobs/{id}/deliveries`

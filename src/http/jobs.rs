@@ -19,7 +19,7 @@ use super::conditional::{Part, not_modified, part};
 use super::prefer::{self, PREFERENCE_APPLIED};
 use super::problem::{Code, Problem};
 use super::query::{Query, invalid};
-use super::represent::{insert, json};
+use super::represent::{PageInfo, insert, json};
 use super::resource::Call;
 use super::upload::Head;
 use crate::domain::client::ClientId;
@@ -112,13 +112,6 @@ struct List {
     links: Links,
 }
 
-#[derive(Serialize)]
-struct PageInfo {
-    limit: usize,
-    next_cursor: Option<String>,
-    has_more: bool,
-}
-
 /// The filters of a list of jobs; links to other pages carry them on.
 const FILTERS: [&str; 5] = ["status", "tag", "created_after", "created_before", "include_deleted"];
 
@@ -159,7 +152,7 @@ pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     }
     Ok(json(&List {
         items: page.jobs.iter().map(|job| call.service.view_job(job)).collect(),
-        page: PageInfo { limit, has_more: next_cursor.is_some(), next_cursor },
+        page: PageInfo::new(limit, next_cursor),
         links: links.build(),
     }))
 }
@@ -238,7 +231,7 @@ pub(super) fn represent(service: &Service, job: &Job, status: StatusCode) -> Res
 }
 
 /// A string of RFC 8941 in quotes, or the bare token that many clients send.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     let key = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode, StatusCode as S};
 use serde::Serialize;
 use warp::reply::Response;
 
+use crate::domain::delivery::DeliveryState;
 use crate::service::ServiceError;
 use crate::service::error::{FieldError, ImagingError, StoreError};
 
@@ -25,6 +26,7 @@ pub(super) enum Code {
     MethodNotAllowed,
     InvalidParameter,
     MalformedMultipart,
+    MalformedJson,
     RequestTimeout,
     PayloadTooLarge,
     RangeNotSatisfiable,
@@ -39,6 +41,7 @@ pub(super) enum Code {
     IdempotencyKeyReused,
     QueueFull,
     TooManyUploads,
+    TooManyTrials,
     Stopping,
     Paused,
     StorageFull,
@@ -58,7 +61,7 @@ pub(super) struct Row {
 
 /// The catalogue, in the order of [`Code`].
 #[rustfmt::skip]
-pub(super) const CATALOGUE: [Row; 26] = [
+pub(super) const CATALOGUE: [Row; 28] = [
     Row { code: Code::NotLocal, status: S::FORBIDDEN, slug: "not-local", title: "The request is not from this machine to this machine",
           advice: "Without API keys, only requests whose Host and Origin are localhost are answered; server.public_base_url names another host." },
     Row { code: Code::RouteNotFound, status: S::NOT_FOUND, slug: "route-not-found", title: "There is nothing at this URL",
@@ -71,6 +74,8 @@ pub(super) const CATALOGUE: [Row; 26] = [
           advice: "errors names each one; unknown parameters are refused." },
     Row { code: Code::MalformedMultipart, status: S::BAD_REQUEST, slug: "malformed-multipart", title: "The multipart body is malformed",
           advice: "Send multipart/form-data as RFC 7578 has it, to its end." },
+    Row { code: Code::MalformedJson, status: S::BAD_REQUEST, slug: "malformed-json", title: "The body is not the JSON that is expected here",
+          advice: "detail says where it differs; unknown members are refused." },
     Row { code: Code::RequestTimeout, status: S::REQUEST_TIMEOUT, slug: "request-timeout", title: "The request came too slowly",
           advice: "Send the body without long pauses, and not as a trickle." },
     Row { code: Code::PayloadTooLarge, status: S::PAYLOAD_TOO_LARGE, slug: "payload-too-large", title: "The request is too large",
@@ -99,14 +104,16 @@ pub(super) const CATALOGUE: [Row; 26] = [
           advice: "Nothing was read of the picture; repeat the request after Retry-After." },
     Row { code: Code::TooManyUploads, status: S::SERVICE_UNAVAILABLE, slug: "too-many-uploads", title: "Too many uploads are under way",
           advice: "Nothing was read of the picture; repeat the request after Retry-After." },
+    Row { code: Code::TooManyTrials, status: S::SERVICE_UNAVAILABLE, slug: "too-many-trials", title: "Too many trials of callbacks are under way",
+          advice: "Nothing was sent; repeat the request after Retry-After." },
     Row { code: Code::Stopping, status: S::SERVICE_UNAVAILABLE, slug: "draining", title: "The service is stopping",
           advice: "Repeat the request after Retry-After." },
     Row { code: Code::Paused, status: S::SERVICE_UNAVAILABLE, slug: "intake-paused", title: "No jobs are taken in at the moment",
           advice: "An operator has paused the intake; repeat the request later." },
     Row { code: Code::StorageFull, status: S::INSUFFICIENT_STORAGE, slug: "storage-full", title: "There is no room left",
           advice: "Repeat the request later; what was accepted is not affected." },
-    Row { code: Code::StateConflict, status: S::CONFLICT, slug: "state-conflict", title: "The job's state does not allow this",
-          advice: "Fetch the job: its _links show what is possible now." },
+    Row { code: Code::StateConflict, status: S::CONFLICT, slug: "state-conflict", title: "Its state does not allow this",
+          advice: "Fetch it: its _links show what is possible now." },
     Row { code: Code::BackupRunning, status: S::CONFLICT, slug: "backup-running", title: "Another backup is under way",
           advice: "Repeat the request when that one has ended." },
     Row { code: Code::Internal, status: S::INTERNAL_SERVER_ERROR, slug: "internal", title: "Something went wrong on our side",
@@ -242,6 +249,9 @@ impl From<ServiceError> for Problem {
             ServiceError::QueueFull { .. } => {
                 return Self::of(Code::QueueFull).with_detail(detail).retry_after(RETRY_WHEN_FULL);
             }
+            ServiceError::TooManyTrials { .. } => {
+                return Self::of(Code::TooManyTrials).with_detail(detail).retry_after(RETRY_WHEN_FULL);
+            }
             ServiceError::TooManyUploads { .. } => {
                 return Self::of(Code::TooManyUploads).with_detail(detail).retry_after(RETRY_WHEN_FULL);
             }
@@ -281,7 +291,19 @@ impl From<ServiceError> for Problem {
             ServiceError::Store(StoreError::Transition(error)) => {
                 return Self::of(Code::StateConflict).with_detail(error.to_string());
             }
-            ServiceError::Store(_) | ServiceError::Io(_) => {
+            ServiceError::Store(StoreError::Replay(conflict)) => {
+                return Self::of(Code::StateConflict).with_detail(conflict.to_string());
+            }
+            ServiceError::Store(StoreError::Delivery(conflict)) => {
+                let hint = match conflict.0 {
+                    DeliveryState::Sending => "; an attempt is under way, and ends within seconds",
+                    DeliveryState::Delivered => "; force=true sends it again all the same",
+                    _ => "",
+                };
+                return Self::of(Code::StateConflict).with_detail(format!("{conflict}{hint}"));
+            }
+            ServiceError::SecretConfigured | ServiceError::TooManySecrets(_) => Code::StateConflict,
+            ServiceError::Store(_) | ServiceError::Io(_) | ServiceError::Sealed(_) => {
                 // What it was is for the log; the client gets the id by which it is found there.
                 tracing::error!(error = &error as &dyn std::error::Error, "a request failed");
                 return Self::of(Code::Internal);

@@ -21,10 +21,14 @@ use crate::service::submit::{Fields, Received, Upload};
 use crate::service::{Service, ServiceError, Settings};
 
 /// The fields beside the picture.
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 12] = [
     "callback_url",
     "callback_events",
     "callback_secret",
+    "callback_headers",
+    "callback_max_attempts",
+    "callback_retry_initial_ms",
+    "callback_retry_max_ms",
     "priority",
     "start_at",
     "deadline_ms",
@@ -302,6 +306,10 @@ fn set(fields: &mut Fields, name: &str, value: String) -> Result<(), Problem> {
         "callback_url" => &mut fields.callback_url,
         "callback_events" => &mut fields.callback_events,
         "callback_secret" => &mut fields.callback_secret,
+        "callback_headers" => &mut fields.callback_headers,
+        "callback_max_attempts" => &mut fields.callback_max_attempts,
+        "callback_retry_initial_ms" => &mut fields.callback_retry_initial_ms,
+        "callback_retry_max_ms" => &mut fields.callback_retry_max_ms,
         "priority" => &mut fields.priority,
         "start_at" => &mut fields.start_at,
         "deadline_ms" => &mut fields.deadline_ms,

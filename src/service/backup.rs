@@ -3,6 +3,7 @@
 //! ```text
 //! darkroom-export.json     the format's version, when and by which Darkroom
 //! signing-secret           where the data folder has one
+//! encryption-key           where the data folder has one: what opens the sealed secrets in the records
 //! records/000001.jsonl …   one record a line, all jobs first; 4 MiB each
 //! blobs/<job>/<name> …     the pictures, in the order in which the jobs name them
 //! end.json                 how much there was to be, and the SHA-256 over everything before the pictures
@@ -21,6 +22,7 @@ use crate::blobs::ORIGINAL;
 use crate::domain::hex::hash;
 use crate::domain::id::JobId;
 use crate::domain::job::Job;
+use crate::domain::secret::{EncryptionKey, SigningSecret};
 use crate::store::StoreError;
 
 mod read;
@@ -31,10 +33,11 @@ pub use read::{check, import};
 pub use write::{Source, write};
 
 /// The version of the format. One that older records cannot be read with is another.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const HEADER: &str = "darkroom-export.json";
 const SIGNING_SECRET: &str = "signing-secret";
+const ENCRYPTION_KEY: &str = "encryption-key";
 const RECORDS: &str = "records/";
 const PICTURES: &str = "blobs/";
 const END: &str = "end.json";
@@ -111,6 +114,19 @@ pub struct Summary {
     pub missing_pictures: Vec<Missing>,
     /// Whether the data folder's signing secret is in it.
     pub signing_secret: bool,
+    /// Whether the data folder's encryption key is in it.
+    pub encryption_key: bool,
+    /// The encryption keys that are needed besides.
+    pub needed_keys: Vec<String>,
+}
+
+/// The files of a data folder that are in its export.
+#[derive(Debug, Default)]
+pub struct KeyFiles {
+    /// The newest signing secret.
+    pub signing_secret: Option<SigningSecret>,
+    /// What opens the sealed secrets.
+    pub encryption_key: Option<EncryptionKey>,
 }
 
 /// A picture that is not in the export.

@@ -2,7 +2,9 @@
 
 use std::io;
 
+use super::vault::VaultError;
 use crate::domain::job::JobError;
+use crate::domain::rotation::TooManySecrets;
 pub use crate::imaging::ImagingError;
 use crate::notify::webhook::guard::Refused;
 pub use crate::store::StoreError;
@@ -32,6 +34,12 @@ pub enum ServiceError {
     TooManyUploads {
         /// How many may be.
         limit: u64,
+    },
+    /// As many trials of callbacks are under way as may be.
+    #[error("{limit} trials of callbacks are under way, which is as many as may be")]
+    TooManyTrials {
+        /// How many may be.
+        limit: usize,
     },
     /// The service is stopping.
     #[error("the service is stopping and takes no new jobs")]
@@ -86,6 +94,15 @@ pub enum ServiceError {
     /// The disk is full.
     #[error("there is no room left on the disk")]
     StorageFull,
+    /// The configuration has the signing secret.
+    #[error("the signing secret is that of the configuration; change callbacks.signing_secret")]
+    SecretConfigured,
+    /// As many secrets sign as may.
+    #[error(transparent)]
+    TooManySecrets(#[from] TooManySecrets),
+    /// A fault of ours.
+    #[error("a sealed secret does not open")]
+    Sealed(#[from] VaultError),
     /// A fault of ours.
     #[error("the store failed")]
     Store(#[source] StoreError),

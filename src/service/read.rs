@@ -95,7 +95,7 @@ impl Service {
     ) -> Result<(Vec<Event>, u64), ServiceError> {
         let mut events = self.store.events_after(after, limit).await?;
         let read = events.last().map_or(after, |event| event.seq);
-        events.retain(|event| &event.job.client == client);
+        events.retain(|event| event.client() == client);
         Ok((events, read))
     }
 

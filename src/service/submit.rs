@@ -12,19 +12,22 @@ use url::Url;
 
 use super::error::FieldError;
 use super::intake::Slot;
+use super::vault::Vault;
 use super::{Service, ServiceError};
 use crate::blobs::{Blobs, ORIGINAL};
 pub use crate::blobs::{Received, Upload};
 use crate::clock::entropy;
 use crate::domain::client::ClientId;
-use crate::domain::event::EventKind;
 use crate::domain::id::JobId;
 use crate::domain::image::Variant;
-use crate::domain::job::{Callback, Input, Job, NewJob, Priority};
+use crate::domain::job::{Input, Job, NewJob, Priority};
+use crate::domain::retry::RetryOverride;
 use crate::domain::secret::SigningSecret;
 use crate::imaging::{self, Probe};
 use crate::notify::webhook::guard::ResolveError;
 use crate::store::{Idempotency, Store, StoreError, Submission, Submitted};
+
+mod callback;
 
 /// How long looking up a callback's host may hold up its submission. A slow name server is no reason to
 /// refuse a job: the guard looks again at each attempt.
@@ -47,6 +50,14 @@ pub struct Fields {
     pub callback_events: Option<String>,
     /// Signs them: `whsec_…`.
     pub callback_secret: Option<String>,
+    /// Sent with them: a JSON object of strings.
+    pub callback_headers: Option<String>,
+    /// How many attempts each may take.
+    pub callback_max_attempts: Option<String>,
+    /// The delay after the first failed attempt, in milliseconds.
+    pub callback_retry_initial_ms: Option<String>,
+    /// The longest delay, in milliseconds.
+    pub callback_retry_max_ms: Option<String>,
     /// `high`, `normal` or `low`, among the client's own jobs.
     pub priority: Option<String>,
     /// When to start at the earliest: RFC 3339.
@@ -100,7 +111,7 @@ pub struct Accepted {
 
 /// The fields, checked.
 struct Wanted {
-    callback: Option<Callback>,
+    callback: Option<callback::Wanted>,
     priority: Priority,
     start_at: Option<Timestamp>,
     deadline_ms: Option<u64>,
@@ -126,8 +137,8 @@ impl Service {
         check_claim(claimed_type.as_deref(), &probe)?;
 
         let stored = picture.stored();
-        let idempotency =
-            idempotency_key.map(|key| Idempotency { key, fingerprint: fingerprint(&stored.sha256, &wanted) });
+        let idempotency = idempotency_key
+            .map(|key| Idempotency { key, fingerprint: fingerprint(&stored.sha256, &wanted, &self.vault) });
         let now = self.clock.now();
         let id = JobId::new(now, &entropy());
         let job = NewJob {
@@ -142,7 +153,7 @@ impl Service {
                 sha256: stored.sha256,
             },
             variants: Variant::defaults(),
-            callback: wanted.callback,
+            callback: wanted.callback.map(|callback| callback.sealed(&self.vault, id)),
             priority: wanted.priority,
             start_at: wanted.start_at,
             deadline_ms: wanted.deadline_ms,
@@ -230,17 +241,7 @@ fn check_fields(fields: &Fields, url: Option<Url>, now: Timestamp) -> Result<Wan
     let mut refuse = |field: &str, code, detail: &str| {
         errors.push(FieldError { field: field.to_owned(), code, detail: detail.to_owned() });
     };
-    let events = events(fields.callback_events.as_deref()).unwrap_or_else(|(code, detail)| {
-        refuse("callback_events", code, &detail);
-        Vec::new()
-    });
-    let secret = fields.callback_secret.as_deref().map(str::parse::<SigningSecret>);
-    if let Some(Err(error)) = &secret {
-        refuse("callback_secret", "not_a_secret", &error.to_string());
-    }
-    if url.is_none() && (fields.callback_events.is_some() || fields.callback_secret.is_some()) {
-        refuse("callback_url", "required", "callback_events and callback_secret need a callback_url");
-    }
+    let callback = callback::check(fields, url, &mut refuse);
     let priority = fields.priority.as_deref().map_or(Some(Priority::Normal), Priority::parse);
     if priority.is_none() {
         refuse("priority", "unknown", "high, normal or low");
@@ -270,7 +271,6 @@ fn check_fields(fields: &Fields, url: Option<Url>, now: Timestamp) -> Result<Wan
     if !errors.is_empty() {
         return Err(ServiceError::Invalid(errors));
     }
-    let callback = url.map(|url| Callback { url, events, secret: secret.and_then(Result::ok), latest: None });
     Ok(Wanted {
         callback,
         priority: priority.unwrap_or_default(),
@@ -291,23 +291,6 @@ fn list(text: Option<&str>) -> Vec<String> {
         .collect()
 }
 
-/// Each kind once and in one order, so that what means the same is the same.
-fn events(text: Option<&str>) -> Result<Vec<EventKind>, (&'static str, String)> {
-    if text.is_none() {
-        return Ok(EventKind::TERMINAL.to_vec());
-    }
-    let known = EventKind::ALL.map(EventKind::short_name).join(", ");
-    let mut wanted = Vec::new();
-    for name in list(text) {
-        let unknown = || ("unknown_event", format!("{name:?} is none of {known}"));
-        wanted.push(EventKind::parse(&name).ok_or_else(unknown)?);
-    }
-    if wanted.is_empty() {
-        return Err(("empty", format!("name at least one of {known}, or leave the field out")));
-    }
-    Ok(EventKind::ALL.into_iter().filter(|kind| wanted.contains(kind)).collect())
-}
-
 fn check_metadata(text: &str) -> Result<(), (&'static str, String)> {
     if text.len() > MAX_METADATA_BYTES {
         return Err(("too_long", format!("at most {MAX_METADATA_BYTES} bytes")));
@@ -321,7 +304,7 @@ fn check_metadata(text: &str) -> Result<(), (&'static str, String)> {
 
 /// What makes two requests the same: the picture and the fields, never the raw body, whose multipart
 /// boundary differs from try to try. Each part goes in with its length, so that none can pass for two.
-fn fingerprint(picture: &[u8; 32], wanted: &Wanted) -> [u8; 32] {
+fn fingerprint(picture: &[u8; 32], wanted: &Wanted, vault: &Vault) -> [u8; 32] {
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
         hash.update((part.len() as u64).to_be_bytes());
@@ -332,6 +315,23 @@ fn fingerprint(picture: &[u8; 32], wanted: &Wanted) -> [u8; 32] {
         add(callback.url.as_str().as_bytes());
         callback.events.iter().for_each(|kind| add(kind.as_str().as_bytes()));
         add(callback.secret.as_ref().map_or(&[], SigningSecret::expose_bytes));
+        for (name, value) in &callback.headers {
+            add(b"header");
+            add(name.as_bytes());
+            // A password may be guessed from a plain hash.
+            add(&vault.digest(value.as_bytes()));
+        }
+        let RetryOverride { max_attempts, initial_ms, max_delay_ms } = callback.retry;
+        for (name, number) in [
+            (&b"max_attempts"[..], max_attempts.map(u64::from)),
+            (b"retry_initial_ms", initial_ms),
+            (b"retry_max_ms", max_delay_ms),
+        ] {
+            if let Some(number) = number {
+                add(name);
+                add(&number.to_be_bytes());
+            }
+        }
     }
     add(wanted.priority.as_str().as_bytes());
     add(&wanted.start_at.map_or(0, Timestamp::as_millisecond).to_be_bytes());
@@ -345,7 +345,9 @@ fn fingerprint(picture: &[u8; 32], wanted: &Wanted) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::event::EventKind;
     use crate::domain::image::Format;
+    use crate::domain::secret::EncryptionKey;
 
     fn codes(fields: &Fields) -> Vec<(String, &'static str)> {
         match check_fields(fields, None, Timestamp::UNIX_EPOCH) {
@@ -354,6 +356,68 @@ mod tests {
             }
             _ => Vec::new(),
         }
+    }
+
+    fn vault() -> Vault {
+        Vault::new(&EncryptionKey::from_entropy([1; 32]), &[])
+    }
+
+    #[test]
+    fn headers_and_schedule_are_part_of_the_fingerprint() {
+        let print = |headers: &str, attempts: Option<&str>, initial: Option<&str>, max: Option<&str>| {
+            let text = |text: &str| Some(text.to_owned());
+            let fields = Fields {
+                callback_headers: Some(headers.to_owned()).filter(|text| !text.is_empty()),
+                callback_max_attempts: attempts.and_then(text),
+                callback_retry_initial_ms: initial.and_then(text),
+                callback_retry_max_ms: max.and_then(text),
+                ..Fields::default()
+            };
+            let url = Url::parse("https://a.example/x").ok();
+            fingerprint(&[1; 32], &check_fields(&fields, url, Timestamp::UNIX_EPOCH).unwrap(), &vault())
+        };
+        let same = print(r#"{"x-a":"1","X-B":"2"}"#, None, None, None);
+        assert_eq!(print(r#" {"x-b":"2", "x-a":"1"}"#, None, None, None), same);
+        let all = [
+            same,
+            print("", None, None, None),
+            print(r#"{"x-a":"1","x-b":"3"}"#, None, None, None),
+            print("", Some("5"), None, None),
+            print("", None, Some("5000"), None),
+            print("", None, None, Some("5000")),
+        ];
+        assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), all.len());
+    }
+
+    #[test]
+    fn a_schedule_has_bounds_and_needs_a_callback() {
+        let field = |name: &str, text: &str| {
+            let mut fields = Fields::default();
+            let field = match name {
+                "callback_max_attempts" => &mut fields.callback_max_attempts,
+                "callback_retry_initial_ms" => &mut fields.callback_retry_initial_ms,
+                _ => &mut fields.callback_retry_max_ms,
+            };
+            *field = Some(text.to_owned());
+            codes(&fields)
+        };
+        for (name, right, wrong) in [
+            ("callback_max_attempts", ["1", "25"], ["0", "26"]),
+            ("callback_retry_initial_ms", ["1000", "3600000"], ["999", "3600001"]),
+            ("callback_retry_max_ms", ["1000", "86400000"], ["999", "86400001"]),
+        ] {
+            let required = vec![("callback_url".to_owned(), "required")];
+            assert!(right.iter().all(|text| field(name, text) == required), "{name}");
+            for text in [&wrong[..], &["-1", "x", "1.5"]].concat() {
+                assert_eq!(field(name, text)[0], (name.to_owned(), "out_of_range"), "{text}");
+            }
+        }
+        let fields = Fields {
+            callback_retry_initial_ms: Some("5000".to_owned()),
+            callback_retry_max_ms: Some("4999".to_owned()),
+            ..Fields::default()
+        };
+        assert_eq!(codes(&fields)[0], ("callback_retry_max_ms".to_owned(), "out_of_range"));
     }
 
     #[test]
@@ -383,15 +447,19 @@ mod tests {
             assert!(codes(&fields).contains(&("callback_events".to_owned(), "empty")), "{none:?}");
         }
         assert_eq!(
-            events(Some("failed, job.queued,failed")),
+            callback::events(Some("failed, job.queued,failed")),
             Ok(vec![EventKind::JobQueued, EventKind::JobFailed])
         );
-        assert_eq!(events(None), Ok(EventKind::TERMINAL.to_vec()));
+        assert_eq!(callback::events(None), Ok(EventKind::TERMINAL.to_vec()));
     }
 
     #[test]
     fn a_secret_does_not_show() {
-        let fields = Fields { callback_secret: Some("whsec_MfKQ".to_owned()), ..Fields::default() };
+        let fields = Fields {
+            callback_secret: Some("whsec_MfKQ".to_owned()),
+            callback_headers: Some(r#"{"authorization":"MfKQ"}"#.to_owned()),
+            ..Fields::default()
+        };
         assert!(!format!("{fields:?}").contains("MfKQ"));
     }
 
@@ -410,7 +478,7 @@ mod tests {
                 metadata: Some(metadata.to_owned()),
                 ..Fields::default()
             };
-            fingerprint(&[1; 32], &check_fields(&fields, url, Timestamp::UNIX_EPOCH).unwrap())
+            fingerprint(&[1; 32], &check_fields(&fields, url, Timestamp::UNIX_EPOCH).unwrap(), &vault())
         };
         assert_eq!(print("a,b", "{}"), print(" a , b ", "{}"));
         assert_ne!(print("a,b", "{}"), print("ab", "{}"));

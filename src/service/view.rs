@@ -9,11 +9,15 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::blobs::ORIGINAL;
-use crate::domain::delivery::{Attempt, Delivery, DeliveryState, Failure, ResponseHead};
-use crate::domain::event::Event;
+use crate::domain::delivery::DeliveryState;
+use crate::domain::event::{Event, Subject};
 use crate::domain::hex::hex;
 use crate::domain::image::Format;
 use crate::domain::job::{Artifact, Callback, Job, JobError, JobStatus};
+
+mod deliveries;
+
+pub use deliveries::{AttemptView, DeliveryView, DestinationView, ReplayItemView, ReplayView};
 
 /// Links by their relation.
 pub type Links = BTreeMap<String, Link>;
@@ -165,6 +169,15 @@ struct ArtifactView {
 struct CallbackView {
     url: String,
     events: Vec<&'static str>,
+    /// Their names alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_initial_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_max_ms: Option<u64>,
     status: &'static str,
     attempts: u32,
     next_attempt_at: Option<String>,
@@ -286,6 +299,10 @@ fn callback_view(job: &Job, callback: &Callback) -> CallbackView {
     CallbackView {
         url: callback.url.to_string(),
         events: callback.events.iter().map(|kind| kind.short_name()).collect(),
+        headers: callback.headers.iter().map(|(name, _)| name.clone()).collect(),
+        max_attempts: callback.retry.max_attempts,
+        retry_initial_ms: callback.retry.initial_ms,
+        retry_max_ms: callback.retry.max_delay_ms,
         status: latest.map_or(untold, |latest| latest.state.as_str()),
         attempts: latest.map_or(0, |latest| latest.attempts),
         next_attempt_at: latest.and_then(|latest| latest.next_attempt_at).map(time),
@@ -311,24 +328,45 @@ pub struct EventView {
     timestamp: String,
     seq: u64,
     datacontenttype: &'static str,
-    data: JobView,
+    data: DataView,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum DataView {
+    Job(Box<JobView>),
+    Delivery(Box<DeliveryView>),
+    Destination(Box<DestinationView>),
 }
 
 impl EventView {
     /// The event as it always was: nothing of it depends on when or where it is read.
     #[must_use]
     pub fn new(event: &Event) -> Self {
+        let base = &event.source;
+        let (kind, subject, data) = match &event.subject {
+            Subject::Job(job) => {
+                ("jobs", job.id.to_string(), DataView::Job(Box::new(JobView::new(job, base, None))))
+            }
+            Subject::Delivery(it) => {
+                ("deliveries", it.id.to_string(), DataView::Delivery(Box::new(DeliveryView::new(it, base))))
+            }
+            Subject::Destination(it) => {
+                let view = DestinationView::new(it, None, base);
+                ("destinations", it.id.to_string(), DataView::Destination(Box::new(view)))
+            }
+        };
         Self {
             specversion: "1.0",
             id: event.id.to_string(),
-            source: format!("{}/v1/jobs", event.source),
+            source: format!("{base}/v1/{kind}"),
             kind: event.kind.as_str(),
-            subject: event.job_id.to_string(),
+            subject,
             time: time(event.at),
             timestamp: time(event.at),
             seq: event.seq,
             datacontenttype: "application/json",
-            data: JobView::new(&event.job, &event.source, None),
+            data,
         }
     }
 }
@@ -338,112 +376,25 @@ pub fn event_body(event: &Event) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&EventView::new(event))
 }
 
-/// A delivery.
-#[derive(Debug, Serialize)]
-pub struct DeliveryView {
-    id: String,
-    event_id: String,
-    event_type: &'static str,
-    job_id: String,
-    channel: &'static str,
-    destination: String,
-    url: String,
-    state: &'static str,
-    attempt_count: u32,
-    next_attempt_at: Option<String>,
-    last_error: Option<FailureView>,
-    last_status_code: Option<u16>,
-    created_at: String,
-    finished_at: Option<String>,
-    #[serde(rename = "_links")]
-    links: Links,
-}
-
-#[derive(Debug, Serialize)]
-struct FailureView {
-    class: &'static str,
-    detail: String,
-}
-
-impl DeliveryView {
-    /// The delivery, with links under `base`.
-    #[must_use]
-    pub fn new(delivery: &Delivery, base: &str) -> Self {
-        let path = format!("/v1/deliveries/{}", delivery.id);
-        Self {
-            id: delivery.id.to_string(),
-            event_id: delivery.event_id.to_string(),
-            event_type: delivery.event_kind.as_str(),
-            job_id: delivery.job_id.to_string(),
-            channel: "webhook",
-            destination: delivery.destination(),
-            url: delivery.url.to_string(),
-            state: delivery.state.as_str(),
-            attempt_count: delivery.attempt_count,
-            next_attempt_at: delivery.next_attempt_at.map(time),
-            last_error: delivery.last_error.as_ref().map(failure_view),
-            last_status_code: delivery.last_status_code,
-            created_at: time(delivery.created_at),
-            finished_at: delivery.finished_at.map(time),
-            links: LinkBuilder::new(base)
-                .get("self", &path)
-                .get("job", &format!("/v1/jobs/{}", delivery.job_id))
-                .get("attempts", &format!("{path}/attempts"))
-                .build(),
-        }
-    }
-}
-
-fn failure_view(failure: &Failure) -> FailureView {
-    FailureView { class: failure.class.as_str(), detail: failure.detail.clone() }
-}
-
-/// An attempt.
-#[derive(Debug, Serialize)]
-pub struct AttemptView {
-    number: u32,
-    trigger: &'static str,
-    started_at: String,
-    duration_ms: u64,
-    remote_addr: Option<String>,
-    status_code: Option<u16>,
-    response: Option<ResponseView>,
-    error: Option<FailureView>,
-    next_attempt_at: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct ResponseView {
-    headers: Vec<(String, String)>,
-    body: String,
-    truncated: bool,
-}
-
-impl AttemptView {
-    /// The attempt.
-    #[must_use]
-    pub fn new(attempt: &Attempt) -> Self {
-        Self {
-            number: attempt.number,
-            trigger: "scheduled",
-            started_at: time(attempt.started_at),
-            duration_ms: attempt.duration_ms,
-            remote_addr: attempt.remote_addr.map(|address| address.to_string()),
-            status_code: attempt.response.as_ref().map(|response| response.status),
-            response: attempt.response.as_ref().map(response_view),
-            error: attempt.error.as_ref().map(failure_view),
-            next_attempt_at: attempt.next_attempt_at.map(time),
-        }
-    }
-}
-
-fn response_view(response: &ResponseHead) -> ResponseView {
-    let ResponseHead { headers, body, truncated, .. } = response.clone();
-    ResponseView { headers, body, truncated }
+/// The event of a trial: about nothing, and otherwise as events are.
+pub(super) fn test_event(id: &str, at: Timestamp, base: &str) -> String {
+    let at = time(at);
+    serde_json::json!({
+        "specversion": "1.0",
+        "id": id,
+        "source": format!("{base}/v1/callbacks/test"),
+        "type": "callback.test",
+        "subject": id,
+        "time": at,
+        "timestamp": at,
+        "datacontenttype": "application/json",
+        "data": {},
+    })
+    .to_string()
 }
 
 /// RFC 3339, UTC, milliseconds.
-fn time(at: Timestamp) -> String {
+pub(crate) fn time(at: Timestamp) -> String {
     format!("{at:.3}")
 }
 
@@ -467,10 +418,9 @@ mod tests {
             id: EventId::new(at(2), &[3; 10]),
             seq: 41,
             kind: EventKind::JobCompleted,
-            job_id: job.id,
             at: at(2),
             source: "https://img.example".to_owned(),
-            job: job.snapshot(),
+            subject: Subject::Job(Box::new(job.snapshot())),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Whether the parts of a job's story fit together, whatever engine keeps them.
 
-use super::Audit;
+use super::{Audit, Ledger};
 use crate::domain::delivery::Delivery;
 use crate::domain::event::{Event, EventKind};
 use crate::domain::job::{Job, JobStatus};
@@ -27,10 +27,9 @@ impl Audit {
         if (job.status == JobStatus::Processing) != job.lease.is_some() {
             self.fault(format!("{id} is {} and its lease says otherwise", job.status.as_str()));
         }
-        let told = events
-            .iter()
-            .map(|event| event.kind)
-            .rfind(|kind| !matches!(kind, EventKind::JobDeleted | EventKind::JobRestored));
+        let told = events.iter().map(|event| event.kind).rfind(|kind| {
+            !matches!(kind, EventKind::JobDeleted | EventKind::JobRestored | EventKind::DeliveryExhausted)
+        });
         let fits = match job.status.ending() {
             Some(ending) => told == Some(ending),
             None => matches!(told, Some(EventKind::JobQueued | EventKind::JobStarted)),
@@ -69,11 +68,24 @@ impl Audit {
                 ));
             }
         }
-        let shown = job.callback.as_ref().and_then(|callback| callback.latest);
+        let shown = job.callback.as_ref().and_then(|callback| callback.latest).map(|latest| latest.delivery);
         let latest = deliveries.iter().max_by_key(|(delivery, _)| delivery.event_seq);
-        let latest = latest.map(|(delivery, _)| delivery.progress());
+        let latest = latest.map(|(delivery, _)| delivery.id);
         if shown != latest {
-            self.fault(format!("{id} shows its callback as {shown:?}, and it is {latest:?}"));
+            self.fault(format!("{id} shows {shown:?} as its latest delivery, and that is {latest:?}"));
+        }
+    }
+
+    /// Checks that every delivery is accounted for: the ledger balances, and says what the records say.
+    pub fn ledger(&mut self, ledger: Ledger) {
+        let mut counted = Ledger::default();
+        for (state, count) in &self.deliveries {
+            for _ in 0..*count {
+                counted.came(*state);
+            }
+        }
+        if !ledger.is_balanced() || ledger != counted {
+            self.fault(format!("the ledger has {ledger:?}, and there are {counted:?}"));
         }
     }
 }

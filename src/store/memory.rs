@@ -14,13 +14,19 @@ use jiff::Timestamp;
 use self::books::Books;
 use self::transfer::{MemoryExport, MemoryImport};
 use super::{
-    Audit, Ending, Export, Garbage, Import, JobPage, JobQuery, NextDue, Paused, Policy, Purged, Signals,
-    Store, StoreError, Submission, Submitted,
+    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, Garbage, Idempotency, Import,
+    JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay, Store,
+    StoreError, Submission, Submitted,
 };
-use crate::domain::delivery::{Attempt, Delivery, Verdict};
+use crate::domain::client::ClientId;
+use crate::domain::delivery::{Attempt, Delivery, DeliveryState, Verdict};
+use crate::domain::destination::{Destination, HoldReason};
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, JobId, WorkerId};
+use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
 use crate::domain::job::{Artifact, Job};
+use crate::domain::replay::{NewReplay, Replay, ReplayItem, ReplayState};
+use crate::domain::rotation::ClientSecrets;
+use crate::domain::secret::Keyring;
 
 mod books;
 mod transfer;
@@ -45,8 +51,8 @@ impl MemoryStore {
         self.lock().closed = false;
         let freed = self.step(|books| {
             books.turn = None;
-            books.free_jobs(Timestamp::MAX, now)?;
-            books.free_deliveries(Timestamp::MAX, now)
+            books.restart();
+            books.free_jobs(Timestamp::MAX, now)
         });
         debug_assert!(freed.is_ok(), "what is leased can be freed");
     }
@@ -87,7 +93,7 @@ impl Store for MemoryStore {
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        self.read(|books| books.jobs.get(&id).cloned())
+        self.read(|books| books.jobs.get(&id).map(|job| books.shown(job)))
     }
 
     async fn jobs(&self, query: JobQuery) -> Result<JobPage, StoreError> {
@@ -123,23 +129,23 @@ impl Store for MemoryStore {
         ending: Ending,
         now: Timestamp,
     ) -> Result<Job, StoreError> {
-        self.step(|books| books.finish(id, token, ending, now))
+        self.step(|books| books.finish(id, token, ending, now).map(|job| books.shown(&job)))
     }
 
     async fn cancel_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| books.cancel(id, now))
+        self.step(|books| books.cancel(id, now).map(|job| books.shown(&job)))
     }
 
     async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| books.retry(id, now))
+        self.step(|books| books.retry(id, now).map(|job| books.shown(&job)))
     }
 
     async fn delete_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| books.delete(id, now))
+        self.step(|books| books.delete(id, now).map(|job| books.shown(&job)))
     }
 
     async fn restore_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| books.restore(id, now))
+        self.step(|books| books.restore(id, now).map(|job| books.shown(&job)))
     }
 
     async fn claim_deliveries(
@@ -163,12 +169,113 @@ impl Store for MemoryStore {
         self.step(|books| books.settle(id, token, attempt, &verdict, now))
     }
 
-    async fn give_back_delivery(&self, id: DeliveryId, token: u64, now: Timestamp) -> Result<(), StoreError> {
-        self.step(|books| books.change_delivery(id, |delivery| delivery.give_back(token, now)).map(drop))
+    async fn give_back_delivery(&self, id: DeliveryId, token: u64) -> Result<(), StoreError> {
+        self.step(|books| books.give_back(id, token))?;
+        self.signals.deliveries.notify_one();
+        Ok(())
+    }
+
+    async fn cancel_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<Delivery, StoreError> {
+        self.step(|books| books.take_over(id, now, |delivery| delivery.cancel(now)))
+    }
+
+    async fn send_again(&self, id: DeliveryId, force: bool, now: Timestamp) -> Result<Delivery, StoreError> {
+        self.step(|books| books.take_over(id, now, |delivery| delivery.send_again(None, force, now)))
+    }
+
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, StoreError> {
+        self.read(|books| books.list_deliveries(&query))
+    }
+
+    async fn oldest_undelivered(&self) -> Result<Option<Timestamp>, StoreError> {
+        let is_open =
+            |one: &&Delivery| matches!(one.state, DeliveryState::Pending | DeliveryState::Exhausted);
+        self.read(|books| books.deliveries.values().filter(is_open).map(|one| one.id.created_at()).min())
+    }
+
+    async fn destination(&self, id: DestinationId) -> Result<Option<DestinationStatus>, StoreError> {
+        self.read(|books| books.destinations.get(&id).map(|one| books.status(one)))
+    }
+
+    async fn destinations(
+        &self,
+        after: Option<DestinationId>,
+        limit: usize,
+    ) -> Result<Vec<DestinationStatus>, StoreError> {
+        self.read(|books| {
+            let behind = |id: &DestinationId| after.is_none_or(|after| after < *id);
+            let all = books.destinations.values().filter(|one| behind(&one.id)).take(limit);
+            all.map(|one| books.status(one)).collect()
+        })
+    }
+
+    async fn pause_destination(&self, id: DestinationId, now: Timestamp) -> Result<Destination, StoreError> {
+        self.step(|books| books.change_destination(id, now, |one| one.hold(HoldReason::Paused, now)))
+    }
+
+    async fn resume_destination(&self, id: DestinationId, now: Timestamp) -> Result<Destination, StoreError> {
+        let resumed = self.step(|books| books.change_destination(id, now, |one| one.resume(now)))?;
+        self.signals.deliveries.notify_one();
+        Ok(resumed)
+    }
+
+    async fn start_replay(
+        &self,
+        new: NewReplay,
+        idempotency: Option<Idempotency>,
+        now: Timestamp,
+    ) -> Result<StartedReplay, StoreError> {
+        self.step(|books| books.start_replay(new, idempotency, now))
+    }
+
+    async fn change_replay(
+        &self,
+        id: ReplayId,
+        action: ReplayAction,
+        now: Timestamp,
+    ) -> Result<Replay, StoreError> {
+        self.step(|books| books.change_replay(id, action, now))
+    }
+
+    async fn advance_replay(&self, id: ReplayId, limit: usize, now: Timestamp) -> Result<Replay, StoreError> {
+        self.step(|books| books.advance_replay(id, limit, now))
+    }
+
+    async fn replay(&self, id: ReplayId) -> Result<Option<Replay>, StoreError> {
+        self.read(|books| books.replays.get(&id).cloned())
+    }
+
+    async fn replays(&self, before: Option<ReplayId>, limit: usize) -> Result<Vec<Replay>, StoreError> {
+        let older = |replay: &&Replay| before.is_none_or(|before| replay.id < before);
+        self.read(|books| books.replays.values().rev().filter(older).take(limit).cloned().collect())
+    }
+
+    async fn running_replays(&self) -> Result<Vec<ReplayId>, StoreError> {
+        let takes = |replay: &&Replay| replay.state == ReplayState::Running && !replay.is_at_end;
+        self.read(|books| books.replays.values().filter(takes).map(|replay| replay.id).collect())
+    }
+
+    async fn replay_items(
+        &self,
+        id: ReplayId,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<ReplayItem>, StoreError> {
+        self.read(|books| {
+            let items = books.replay_items.range((id, from)..=(id, u64::MAX));
+            items.take(limit).map(|(_, item)| item.clone()).collect()
+        })
+    }
+
+    fn ledger(&self) -> Ledger {
+        self.lock().ledger()
     }
 
     async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        self.read(|books| books.deliveries.values().find(|delivery| delivery.id == id).cloned())
+        self.read(|books| {
+            let found = books.deliveries.values().find(|delivery| delivery.id == id);
+            found.map(|delivery| books.leased(delivery))
+        })
     }
 
     async fn deliveries_of(&self, job: JobId) -> Result<Vec<Delivery>, StoreError> {
@@ -219,6 +326,32 @@ impl Store for MemoryStore {
 
     fn paused(&self) -> Paused {
         self.lock().paused
+    }
+
+    async fn secrets(&self, client: &ClientId) -> Result<Option<ClientSecrets>, StoreError> {
+        self.read(|books| books.secrets.get(client).cloned())
+    }
+
+    async fn set_secrets(&self, secrets: ClientSecrets) -> Result<(), StoreError> {
+        self.step(|books| {
+            let stored = books.secrets.get(&secrets.client).map_or(0, |stored| stored.revision);
+            if secrets.revision != stored + 1 {
+                return Err(StoreError::Outdated);
+            }
+            books.secrets.insert(secrets.client.clone(), secrets);
+            Ok(())
+        })
+    }
+
+    async fn keyring(&self) -> Result<Keyring, StoreError> {
+        self.read(|books| books.keyring.clone())
+    }
+
+    async fn set_keyring(&self, keyring: Keyring) -> Result<(), StoreError> {
+        self.step(|books| {
+            books.keyring = keyring;
+            Ok(())
+        })
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {

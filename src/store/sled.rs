@@ -4,8 +4,8 @@
 //! - `writer`: the one thread that changes anything; group commit. `tx`: what a step sees and does. `space`: room on the disk for it.
 //!   `watchdog`: ends the process when it hangs.
 //! - `keys`, `records`, `log`: what is on disk.
-//! - `jobs`, `deliveries`, `purge`: the use-cases, as plain code over a batch in the making.
-//! - `audit`: whether all of it fits together. `upgrade`: from older layouts.
+//! - `jobs`, `deliveries`, `lists`, `replays`, `purge`: the use-cases, as plain code over a batch in the making.
+//! - `audit`: whether all of it fits together. `upgrade`: from older layouts, which are in `layouts`.
 //! - `export`, `import`: all of it out, as of one moment, and in again.
 //!
 //! [sled]: https://docs.rs/sled/0.34.7
@@ -25,13 +25,19 @@ use self::space::Space;
 use self::tx::Tx;
 use self::writer::{Durability, Shared, Writer};
 use super::{
-    Audit, Ending, Export, Garbage, Import, JobPage, JobQuery, NextDue, Paused, Policy, Purged, Signals,
-    Store, StoreError, Submission, Submitted,
+    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, Garbage, Idempotency, Import,
+    JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay, Store,
+    StoreError, Submission, Submitted,
 };
+use crate::domain::client::ClientId;
 use crate::domain::delivery::{Attempt, Delivery, Verdict};
+use crate::domain::destination::Destination;
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, JobId, WorkerId};
+use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
 use crate::domain::job::{Artifact, Job};
+use crate::domain::replay::{NewReplay, Replay, ReplayItem};
+use crate::domain::rotation::ClientSecrets;
+use crate::domain::secret::Keyring;
 
 mod audit;
 mod deliveries;
@@ -40,9 +46,12 @@ mod export;
 mod import;
 mod jobs;
 mod keys;
+mod layouts;
+mod lists;
 mod log;
 mod purge;
 mod records;
+mod replays;
 mod space;
 mod tx;
 mod upgrade;
@@ -88,13 +97,18 @@ impl SledStore {
         Ok(Self { shared, writer: Arc::new(writer), exports: Arc::new(Semaphore::new(1)) })
     }
 
+    /// A job that was just written, with its callback as that is now: what it takes is in memory.
+    fn shown(&self, job: Job) -> Result<Job, StoreError> {
+        deliveries::shown(&self.shared, job)
+    }
+
     /// Runs a read off the runtime's threads, since it may have to wait for the disk.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Engine) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = Arc::clone(&self.shared);
-        tokio::task::spawn_blocking(move || read(&shared.engine))
+        tokio::task::spawn_blocking(move || read(&shared))
             .await
             .map_err(|error| StoreError::Engine(error.into()))?
     }
@@ -102,22 +116,32 @@ impl SledStore {
 
 /// sled locks its folder, so whoever held a lease is not alive: nothing needs to wait for it to run out.
 fn free_all(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
-    jobs::free_all(tx, now)?;
-    deliveries::free_all(tx, now)
+    jobs::free_all(tx, now)
 }
 
 #[async_trait]
 impl Store for SledStore {
     async fn submit(&self, submission: Submission, now: Timestamp) -> Result<Submitted, StoreError> {
-        self.writer.take_in(move |tx| jobs::submit(tx, submission, now)).await
+        match self.writer.take_in(move |tx| jobs::submit(tx, submission, now)).await? {
+            Submitted::Repeated(job) => self.shown(job).map(Submitted::Repeated),
+            new => Ok(new),
+        }
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        self.read(move |engine| jobs::get(engine, id)).await
+        self.read(move |shared| {
+            jobs::get(&shared.engine, id)?.map(|job| deliveries::shown(shared, job)).transpose()
+        })
+        .await
     }
 
     async fn jobs(&self, query: JobQuery) -> Result<JobPage, StoreError> {
-        self.read(move |engine| jobs::list(engine, &query)).await
+        self.read(move |shared| {
+            let JobPage { jobs, next } = jobs::list(&shared.engine, &query)?;
+            let jobs = jobs.into_iter().map(|job| deliveries::shown(shared, job));
+            Ok(JobPage { jobs: jobs.collect::<Result<_, _>>()?, next })
+        })
+        .await
     }
 
     async fn claim_jobs(
@@ -160,23 +184,29 @@ impl Store for SledStore {
         ending: Ending,
         now: Timestamp,
     ) -> Result<Job, StoreError> {
-        self.writer.write(Durability::Synced, move |tx| jobs::finish(tx, id, token, ending, now)).await
+        let job =
+            self.writer.write(Durability::Synced, move |tx| jobs::finish(tx, id, token, ending, now)).await?;
+        self.shown(job)
     }
 
     async fn cancel_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.writer.write(Durability::Synced, move |tx| jobs::cancel(tx, id, now)).await
+        let job = self.writer.write(Durability::Synced, move |tx| jobs::cancel(tx, id, now)).await?;
+        self.shown(job)
     }
 
     async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.writer.write(Durability::Synced, move |tx| jobs::retry(tx, id, now)).await
+        let job = self.writer.write(Durability::Synced, move |tx| jobs::retry(tx, id, now)).await?;
+        self.shown(job)
     }
 
     async fn delete_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.writer.write(Durability::Synced, move |tx| jobs::delete(tx, id, now)).await
+        let job = self.writer.write(Durability::Synced, move |tx| jobs::delete(tx, id, now)).await?;
+        self.shown(job)
     }
 
     async fn restore_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.writer.write(Durability::Synced, move |tx| jobs::restore(tx, id, now)).await
+        let job = self.writer.write(Durability::Synced, move |tx| jobs::restore(tx, id, now)).await?;
+        self.shown(job)
     }
 
     async fn claim_deliveries(
@@ -204,30 +234,66 @@ impl Store for SledStore {
             .await
     }
 
-    async fn give_back_delivery(&self, id: DeliveryId, token: u64, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.write(Durability::Written, move |tx| deliveries::give_back(tx, id, token, now)).await
+    async fn give_back_delivery(&self, id: DeliveryId, token: u64) -> Result<(), StoreError> {
+        self.writer.write(Durability::Written, move |tx| deliveries::give_back(tx, id, token)).await
+    }
+
+    async fn cancel_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<Delivery, StoreError> {
+        self.writer.write(Durability::Synced, move |tx| deliveries::cancel(tx, id, now)).await
+    }
+
+    async fn send_again(&self, id: DeliveryId, force: bool, now: Timestamp) -> Result<Delivery, StoreError> {
+        self.writer.write(Durability::Synced, move |tx| deliveries::send_again(tx, id, force, now)).await
+    }
+
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, StoreError> {
+        self.read(move |shared| lists::deliveries(shared, &query)).await
+    }
+
+    async fn oldest_undelivered(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read(|shared| lists::oldest_undelivered(&shared.engine)).await
+    }
+
+    async fn destination(&self, id: DestinationId) -> Result<Option<DestinationStatus>, StoreError> {
+        self.read(move |shared| deliveries::destination(shared, id)).await
+    }
+
+    async fn destinations(
+        &self,
+        after: Option<DestinationId>,
+        limit: usize,
+    ) -> Result<Vec<DestinationStatus>, StoreError> {
+        self.read(move |shared| deliveries::destinations(shared, after, limit)).await
+    }
+
+    async fn pause_destination(&self, id: DestinationId, now: Timestamp) -> Result<Destination, StoreError> {
+        self.writer.write(Durability::Synced, move |tx| deliveries::pause_destination(tx, id, now)).await
+    }
+
+    async fn resume_destination(&self, id: DestinationId, now: Timestamp) -> Result<Destination, StoreError> {
+        self.writer.write(Durability::Synced, move |tx| deliveries::resume_destination(tx, id, now)).await
     }
 
     async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        self.read(move |engine| deliveries::get(engine, id)).await
+        self.read(move |shared| deliveries::get(shared, id)).await
     }
 
     async fn deliveries_of(&self, job: JobId) -> Result<Vec<Delivery>, StoreError> {
-        self.read(move |engine| deliveries::of_job(engine, job)).await
+        self.read(move |shared| deliveries::of_job(shared, job)).await
     }
 
     async fn attempts_of(&self, delivery: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
-        self.read(move |engine| deliveries::attempts(engine, delivery)).await
+        self.read(move |shared| deliveries::attempts(&shared.engine, delivery)).await
     }
 
     async fn events_after(&self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
         // What is committed and not yet synced is not told.
         let last = *self.shared.signals.events.borrow();
-        self.read(move |engine| log::read(engine, after, last, limit)).await
+        self.read(move |shared| log::read(&shared.engine, after, last, limit)).await
     }
 
     async fn events_of(&self, job: JobId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
-        self.read(move |engine| jobs::events_of(engine, job, after, limit)).await
+        self.read(move |shared| jobs::events_of(&shared.engine, job, after, limit)).await
     }
 
     async fn purge(&self, limit: usize, now: Timestamp) -> Result<Purged, StoreError> {
@@ -235,7 +301,7 @@ impl Store for SledStore {
     }
 
     async fn garbage(&self, limit: usize) -> Result<Vec<Garbage>, StoreError> {
-        let garbage = self.read(move |engine| purge::garbage(engine, limit)).await?;
+        let garbage = self.read(move |shared| purge::garbage(&shared.engine, limit)).await?;
         // Asked afterwards: what was purged since an export began was listed while it held its permit.
         Ok(if self.exports.available_permits() == 0 { Vec::new() } else { garbage })
     }
@@ -259,8 +325,35 @@ impl Store for SledStore {
         *self.shared.paused.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    async fn secrets(&self, client: &ClientId) -> Result<Option<ClientSecrets>, StoreError> {
+        let key = keys::secrets(client);
+        self.read(move |shared| shared.engine.get(&key)).await
+    }
+
+    async fn set_secrets(&self, secrets: ClientSecrets) -> Result<(), StoreError> {
+        self.writer
+            .write(Durability::Synced, move |tx| {
+                let key = keys::secrets(&secrets.client);
+                let stored = tx.get::<ClientSecrets>(&key)?.map_or(0, |stored| stored.revision);
+                if secrets.revision != stored + 1 {
+                    return Err(StoreError::Outdated);
+                }
+                tx.put(key, &secrets)
+            })
+            .await
+    }
+
+    async fn keyring(&self) -> Result<Keyring, StoreError> {
+        self.read(|shared| Ok(shared.engine.get(keys::KEYRING)?.unwrap_or_default())).await
+    }
+
+    async fn set_keyring(&self, keyring: Keyring) -> Result<(), StoreError> {
+        self.writer.write(Durability::Synced, move |tx| tx.put(keys::KEYRING.to_vec(), &keyring)).await
+    }
+
     async fn audit(&self) -> Result<Audit, StoreError> {
-        self.read(audit::audit).await
+        let ledger = self.ledger();
+        self.read(move |shared| audit::audit(&shared.engine, ledger)).await
     }
 
     async fn export(&self) -> Result<Box<dyn Export>, StoreError> {
@@ -273,7 +366,8 @@ impl Store for SledStore {
 
     async fn next_due(&self) -> Result<NextDue, StoreError> {
         let paused = self.paused();
-        self.read(move |engine| {
+        self.read(move |shared| {
+            let engine = &shared.engine;
             let first = |prefix| {
                 Ok::<_, StoreError>(engine.first_key(keys::all(prefix))?.as_deref().and_then(keys::time_of))
             };
@@ -281,14 +375,68 @@ impl Store for SledStore {
             let ready = is_ready.then_some(Timestamp::UNIX_EPOCH);
             let deadline = first(keys::JOB_DEADLINE)?;
             let waits = [first(keys::JOB_WAITS)?, first(keys::JOB_LEASE)?, deadline];
-            let deliveries = [first(keys::DELIVERY_DUE)?, first(keys::DELIVERY_LEASE)?];
             Ok(NextDue {
                 job: waits.into_iter().flatten().chain(ready).min(),
-                delivery: deliveries.into_iter().flatten().min(),
+                delivery: shared.dispatch().next_due(),
                 deadline,
             })
         })
         .await
+    }
+
+    async fn start_replay(
+        &self,
+        new: NewReplay,
+        idempotency: Option<Idempotency>,
+        now: Timestamp,
+    ) -> Result<StartedReplay, StoreError> {
+        self.writer.take_in(move |tx| replays::start(tx, new, idempotency, now)).await
+    }
+
+    async fn change_replay(
+        &self,
+        id: ReplayId,
+        action: ReplayAction,
+        now: Timestamp,
+    ) -> Result<Replay, StoreError> {
+        self.writer.write(Durability::Synced, move |tx| replays::change(tx, id, action, now)).await
+    }
+
+    async fn advance_replay(&self, id: ReplayId, limit: usize, now: Timestamp) -> Result<Replay, StoreError> {
+        let (replay, page) = self
+            .read(move |shared| {
+                let replay = replays::get(&shared.engine, id)?.ok_or(StoreError::NotFound)?;
+                let page = lists::deliveries(shared, &DeliveryQuery::next_of(&replay, limit))?;
+                Ok((replay, page))
+            })
+            .await?;
+        let ids: Vec<_> = page.deliveries.iter().map(|delivery| delivery.id).collect();
+        self.writer.write(Durability::Synced, move |tx| replays::take(tx, &replay, ids, page.next, now)).await
+    }
+
+    async fn replay(&self, id: ReplayId) -> Result<Option<Replay>, StoreError> {
+        self.read(move |shared| replays::get(&shared.engine, id)).await
+    }
+
+    async fn replays(&self, before: Option<ReplayId>, limit: usize) -> Result<Vec<Replay>, StoreError> {
+        self.read(move |shared| replays::list(&shared.engine, before, limit)).await
+    }
+
+    async fn running_replays(&self) -> Result<Vec<ReplayId>, StoreError> {
+        self.read(|shared| replays::running(&shared.engine)).await
+    }
+
+    async fn replay_items(
+        &self,
+        id: ReplayId,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<ReplayItem>, StoreError> {
+        self.read(move |shared| replays::items(&shared.engine, id, from, limit)).await
+    }
+
+    fn ledger(&self) -> Ledger {
+        *self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn waiting_jobs(&self) -> u64 {

@@ -56,7 +56,7 @@ pub(super) async fn remove_old(service: Arc<Service>, every: Duration, stop: Can
     }
 }
 
-async fn pause_after(result: Result<(), ServiceError>, stop: &CancellationToken) {
+pub(super) async fn pause_after(result: Result<(), ServiceError>, stop: &CancellationToken) {
     if let Err(error) = result {
         if !error.is_full() {
             tracing::error!(

@@ -12,10 +12,12 @@ use darkroom::app::backup::{self, Summary};
 use darkroom::clock::{Clock, entropy};
 use darkroom::domain::client::ClientId;
 use darkroom::domain::delivery::{Attempt, Verdict};
+use darkroom::domain::dispatch::DispatchPolicy;
 use darkroom::domain::event::EventKind;
 use darkroom::domain::id::{JobId, WorkerId};
 use darkroom::domain::image::{Format, Variant};
 use darkroom::domain::job::{Callback, Input, JobStatus, NewJob, Priority};
+use darkroom::domain::retry::RetryOverride;
 use darkroom::domain::secret::SigningSecret;
 use darkroom::notify::webhook::signature;
 use darkroom::store::sled::{Options, SledStore};
@@ -64,7 +66,12 @@ async fn open(folder: &Path) -> Arc<SledStore> {
     let opened = tokio::task::spawn_blocking(move || {
         // What has ended is due to be purged at once.
         let (keep_finished, keep_deleted) = (Duration::ZERO, Duration::ZERO);
-        let policy = Policy { source: "http://127.0.0.1:1".to_owned(), keep_finished, keep_deleted };
+        let policy = Policy {
+            dispatch: DispatchPolicy::default(),
+            source: "http://127.0.0.1:1".to_owned(),
+            keep_finished,
+            keep_deleted,
+        };
         SledStore::open(&path, Options { cache_bytes: 16 << 20, policy }, Clock::system().now()).unwrap()
     });
     Arc::new(opened.await.unwrap())
@@ -229,6 +236,8 @@ fn submission(n: u64) -> Submission {
         url: "https://hooks.example/".parse().unwrap(),
         events: EventKind::TERMINAL.to_vec(),
         secret: None,
+        headers: Vec::new(),
+        retry: RetryOverride::default(),
         latest: None,
     };
     let job = NewJob {
@@ -264,12 +273,14 @@ async fn one_round(store: &SledStore, worker: WorkerId, n: u64) {
             number: delivery.attempt_count + 1,
             started_at: now,
             duration_ms: 1,
+            trigger: darkroom::domain::delivery::Trigger::default(),
+            timings: darkroom::domain::delivery::Timings::default(),
             remote_addr: None,
             response: None,
             error: None,
             next_attempt_at: None,
         };
-        let token = delivery.lease_token;
+        let token = delivery.lease.unwrap().token;
         store.settle_delivery(delivery.id, token, attempt, Verdict::Delivered, now).await.unwrap();
     }
     store.purge(6, now).await.unwrap();
@@ -408,7 +419,8 @@ async fn a_file_that_is_cut_off_or_altered_is_refused_and_leaves_nothing() {
     let into = ["--data-dir", arg(&target)];
     let import = |file: &Path| ["import", arg(file), into[0], into[1]].map(str::to_owned);
     for (content, says) in [
-        (&whole[..whole.len() / 2], "cut off"),
+        // At the end of a block: what ends within a header is told as damaged.
+        (&whole[..(whole.len() / 2) & !511], "cut off"),
         (&whole[..thumbnail], "cut off"),
         (b"no tar file", "no export"),
         (&[0; 2048], "no export"),
@@ -417,7 +429,7 @@ async fn a_file_that_is_cut_off_or_altered_is_refused_and_leaves_nothing() {
         fails(&import(&altered).each_ref().map(String::as_str), 1, says).await;
         assert!(!target.exists());
     }
-    let newer = String::from_utf8_lossy(&whole[..1024]).replace("{\"format\":1", "{\"format\":9");
+    let newer = String::from_utf8_lossy(&whole[..1024]).replace("{\"format\":2", "{\"format\":9");
     fs::write(&altered, newer).unwrap();
     fails(&import(&altered).each_ref().map(String::as_str), 1, "format version 9").await;
     fails(&import(&place.path().join("none.tar")).each_ref().map(String::as_str), 1, "cannot be opened")
@@ -438,7 +450,7 @@ async fn a_folder_that_holds_something_is_left_as_it_is() {
     )
     .await;
     assert!(!place.path().join("no").exists());
-    for name in ["blobs/07/x", "signing-secret"] {
+    for name in ["blobs/07/x", "signing-secret", "encryption-key"] {
         let target = tempfile::tempdir().unwrap();
         let path = target.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -447,6 +459,28 @@ async fn a_folder_that_holds_something_is_left_as_it_is() {
         assert_eq!(fs::read(&path).unwrap(), b"mine");
         assert_eq!(fs::read_dir(target.path()).unwrap().count(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_configured_is_not_in_the_file_and_asked_for() {
+    let key = ("storage.encryption_key", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=");
+    let app = App::with(&[key], Clock::system()).await;
+    let secrets = app.get_json("/v1/secrets").await["items"].clone();
+    let source = app.stop().await;
+    let (place, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = place.path().join("backup.tar");
+    // It opens no secret, so it needs no key.
+    let exported = succeeds(&["export", arg(&file), "--data-dir", arg(source.path())], "").await;
+    assert_eq!(exported["encryption_key"], false);
+    let needed = exported["needed_keys"][0].as_str().unwrap();
+    let output = run(&["import", arg(&file), "--data-dir", arg(target.path())], "").await;
+    let said = stderr(&output);
+    assert!(output.status.success() && said.contains(needed), "{said}");
+    let into = ["--data-dir", arg(target.path())];
+    fails(&["serve", "--dev", "--listen", "127.0.0.1:0", into[0], into[1]], 1, needed).await;
+    let copy = App::on(target, &[key], Clock::system()).await;
+    assert_eq!(copy.get_json("/v1/secrets").await["items"], secrets);
+    copy.stop().await;
 }
 
 #[tokio::test]

@@ -16,16 +16,16 @@ fn darkroom(args: &[&str], url: &str) -> Command {
 }
 
 /// Runs a command to its end.
-async fn run(args: &[&str], url: &str) -> Output {
+pub async fn run(args: &[&str], url: &str) -> Output {
     let mut command = darkroom(args, url);
     bounded(tokio::task::spawn_blocking(move || command.output().unwrap())).await.unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -120,6 +120,7 @@ async fn exit_codes_say_what_went_wrong() {
         (vec!["submit", "no-such-file.jpg"], url, 1),
         (vec!["jobs", "list"], gone, 1),
         (vec!["jobs", "lst"], url, 2),
+        (vec!["jobs", "list", "--status", "bogus"], gone, 2),
         (vec!["serve"], url, 2),
         (vec!["serve", "--dev", "--listen", "0.0.0.0:0"], url, 2),
         (vec!["serve", "--dev", "--config", "no-such-file.toml"], url, 2),

@@ -3,10 +3,11 @@
 use darkroom::clock::{Clock, entropy};
 use darkroom::domain::client::ClientId;
 use darkroom::domain::delivery::DeliveryState;
-use darkroom::domain::event::{Event, EventKind};
+use darkroom::domain::event::{Event, EventKind, Subject};
 use darkroom::domain::id::{DeliveryId, EventId, JobId, WorkerId};
 use darkroom::domain::image::Format;
 use darkroom::domain::job::{Artifact, Callback, CallbackProgress, Job, JobError, NewJob, Priority};
+use darkroom::domain::retry::RetryOverride;
 use darkroom::service::view::event_body;
 use darkroom::store::sled::SledStore;
 use darkroom::store::{Store as _, Submission};
@@ -30,8 +31,10 @@ fn bare() -> Job {
 fn with_callback(mut job: Job) -> Job {
     job.callback = Some(Callback {
         url: "https://hooks.example/a?b=c".parse().unwrap(),
-        events: EventKind::ALL.to_vec(),
+        events: EventKind::OF_JOBS.to_vec(),
         secret: None,
+        headers: Vec::new(),
+        retry: RetryOverride::default(),
         latest: Some(CallbackProgress {
             delivery: DeliveryId::new(at(2), &[3; 10]),
             state: DeliveryState::Pending,
@@ -114,12 +117,13 @@ fn the_bytes_of_an_event_stay_what_they_are() {
         (EventKind::JobDeleted, deleted()),
         (EventKind::JobRestored, restored()),
     ];
-    assert_eq!(stories.each_ref().map(|(kind, _)| *kind), EventKind::ALL);
+    assert_eq!(stories.each_ref().map(|(kind, _)| *kind), EventKind::OF_JOBS);
     let mut written = String::new();
     for (seq, (kind, job)) in (1..).zip(stories) {
         let id = EventId::new(at(2), &[4; 10]);
         let source = "https://img.example".to_owned();
-        let event = Event { id, seq, kind, job_id: job.id, at: at(2), source, job: job.snapshot() };
+        let event =
+            Event { id, seq, kind, at: at(2), source, subject: Subject::Job(Box::new(job.snapshot())) };
         written += &String::from_utf8(event_body(&event).unwrap()).unwrap();
         written.push('\n');
     }

@@ -14,20 +14,28 @@
 
 mod backup;
 mod bad_input;
+mod callback_fields;
 mod callbacks;
 mod cli;
 mod conditional;
 mod connections;
+mod deliveries;
 #[cfg(target_os = "linux")]
 mod disk_full;
+mod egress;
 mod events;
 mod idempotency;
 mod jobs;
 mod lifecycle;
+mod listen;
+mod operating;
 mod pictures;
 mod queue;
+mod replays;
 mod restart;
+mod secrets;
 mod server;
+mod signature;
 mod support;
 mod verifiers;
 mod workers;

@@ -7,6 +7,7 @@ use darkroom::app::{self, Running};
 use darkroom::clock::Clock;
 use darkroom::config::{Config, Sources};
 use darkroom::domain::client::ClientId;
+use darkroom::domain::dispatch::DispatchPolicy;
 use darkroom::domain::id::JobId;
 use darkroom::domain::image::{Format, Variant};
 use darkroom::domain::job::{Input, NewJob, Priority};
@@ -162,7 +163,12 @@ pub fn store_options() -> Options {
     let day = Duration::from_secs(24 * 60 * 60);
     Options {
         cache_bytes: 16 << 20,
-        policy: Policy { source: String::new(), keep_finished: day, keep_deleted: day },
+        policy: Policy {
+            dispatch: DispatchPolicy::default(),
+            source: String::new(),
+            keep_finished: day,
+            keep_deleted: day,
+        },
     }
 }
 

@@ -6,34 +6,46 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use darkroom::clock::Clock;
 use serde_json::json;
 
-use crate::support::receiver::Receiver;
-use crate::support::{App, picture};
+use crate::support::receiver::{Callback, Receiver};
+use crate::support::{App, picture, text};
 
-/// Runs one of `tests/verifiers/` on a real callback and on a changed one.
+/// Runs one of `tests/verifiers/` on a real callback and on a changed one; then on one with two signatures, during a
+/// rotation, and on its retry.
 async fn verified_by(program: &Path, script: &str) {
-    let app = App::start().await;
-    let receiver = Receiver::start(&[]).await;
+    let app = App::with(&[("callbacks.retry_initial_ms", "50")], Clock::system()).await;
+    let receiver = Receiver::start(&[200, 503]).await;
+    let old = app.signing_secret();
     app.accepted(
         picture::jpeg(40, 30),
         &[("callback_url", &receiver.url), ("metadata", r#"{"name":"Ærø"}"#)],
     )
     .await;
     let callback = receiver.nth(1).await;
-    let headers: serde_json::Map<_, _> = callback
-        .headers
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().into()))
-        .collect();
-    let body = String::from_utf8(callback.body.to_vec()).unwrap();
-    let check = |body: &str| {
-        run(program, script, &json!({"secret": app.signing_secret(), "headers": headers, "body": body}))
+    let check = |callback: &Callback, secret: &str, body: &str| {
+        let headers = callback.headers.iter();
+        let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().into()));
+        let headers: serde_json::Map<_, _> = headers.collect();
+        run(program, script, &json!({"secret": secret, "headers": headers, "body": body}))
     };
-    let (ok, said) = check(&body);
+    let body = String::from_utf8(callback.body.to_vec()).unwrap();
+    let (ok, said) = check(&callback, &old, &body);
     assert!(ok, "{said}");
-    let (ok, _) = check(&body.replace("job.completed", "job.cancelled"));
+    let (ok, _) = check(&callback, &old, &body.replace("job.completed", "job.cancelled"));
     assert!(!ok, "a changed body was verified");
+
+    let rotated = app.http.post(app.url("/v1/secrets/rotate")).send().await.unwrap();
+    let rotated: serde_json::Value = rotated.json().await.unwrap();
+    app.accepted(picture::jpeg(40, 30), &[("callback_url", &receiver.url)]).await;
+    for callback in [receiver.nth(2).await, receiver.nth(3).await] {
+        let body = String::from_utf8(callback.body.to_vec()).unwrap();
+        for secret in [text(&rotated, "/secret"), &old] {
+            let (ok, said) = check(&callback, secret, &body);
+            assert!(ok, "{said}");
+        }
+    }
     app.stop().await;
 }
 

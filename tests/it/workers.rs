@@ -11,10 +11,12 @@ use darkroom::domain::id::JobId;
 use darkroom::domain::image::Limits;
 use darkroom::domain::job::{Job, JobStatus};
 use darkroom::domain::retry::RetryPolicy;
-use darkroom::domain::secret::SigningSecret;
+use darkroom::domain::secret::{EncryptionKey, SigningSecret};
 use darkroom::imaging::{ImagingError, Pool};
 use darkroom::notify::webhook::guard::{Guard, GuardPolicy};
 use darkroom::notify::webhook::sender::{Sender, SenderConfig};
+use darkroom::service::secrets::{Keys, Signing};
+use darkroom::service::vault::Vault;
 use darkroom::service::{Parts, Service, Settings};
 use darkroom::store::sled::SledStore;
 use darkroom::store::{Store, Submission};
@@ -46,8 +48,12 @@ impl Bench {
         let store: Arc<dyn Store> = Arc::new(opened.await.unwrap().unwrap());
         let blobs = Blobs::open(folder.path(), 0).unwrap();
         let guard = Guard::new(GuardPolicy::default());
-        let config =
-            SenderConfig { timeout: SECOND, connect_timeout: SECOND, user_agent: "Darkroom".to_owned() };
+        let config = SenderConfig {
+            timeout: SECOND,
+            connect_timeout: SECOND,
+            user_agent: "Darkroom".to_owned(),
+            egress_proxy: None,
+        };
         let parts = Parts {
             store: Arc::clone(&store),
             blobs: blobs.clone(),
@@ -55,7 +61,11 @@ impl Bench {
             sender: Sender::new(guard.clone(), &config).unwrap(),
             guard,
             clock: Clock::system(),
-            signing_secret: SigningSecret::from_entropy(entropy()),
+            keys: Keys {
+                vault: Vault::new(&EncryptionKey::from_entropy(entropy()), &[]),
+                signing: Signing::Configured(SigningSecret::from_entropy(entropy())),
+                ed25519: None,
+            },
         };
         Self { service: Arc::new(Service::new(parts, settings())), store, blobs, folder }
     }
@@ -81,6 +91,7 @@ fn settings() -> Settings {
     let retry = RetryPolicy { initial: SECOND, multiplier: 2.0, max_delay: 60 * SECOND, max_attempts: 3 };
     Settings {
         signing_secret_file: "signing-secret".into(),
+        encryption_key_file: "encryption-key".into(),
         base_url: String::new(),
         limits: Limits { max_pixels: 1_000_000, max_side: 2_000 },
         max_time: 120 * SECOND,

@@ -8,7 +8,8 @@ use std::time::Duration;
 use darkroom::blobs::ORIGINAL;
 use darkroom::clock::Clock;
 use darkroom::domain::delivery::DeliveryState;
-use darkroom::domain::event::{Event, EventKind};
+use darkroom::domain::dispatch::DispatchPolicy;
+use darkroom::domain::event::{Event, EventKind, Subject};
 use darkroom::domain::id::JobId;
 use darkroom::domain::job::{Job, JobStatus};
 use darkroom::store::sled::{OpenError, Options, SledStore};
@@ -38,7 +39,12 @@ impl Books {
         let copy = tempfile::tempdir().unwrap();
         copy_store(&data.join("store"), copy.path());
         let month = Duration::from_secs(30 * 24 * 60 * 60);
-        let policy = Policy { source: String::new(), keep_finished: month, keep_deleted: month };
+        let policy = Policy {
+            dispatch: DispatchPolicy::default(),
+            source: String::new(),
+            keep_finished: month,
+            keep_deleted: month,
+        };
         let options = Options { cache_bytes: 64 << 20, policy };
         let folder = copy.path().to_owned();
         let open = move || SledStore::open(&folder, options, Clock::system().now());
@@ -69,7 +75,7 @@ impl Books {
         let mut faults = self.audit.faults.clone();
         // Accepted = finished + waiting + running, each counted in its own way.
         let queued = self.events.iter().filter(|event| event.kind == EventKind::JobQueued);
-        let accepted: BTreeSet<_> = queued.map(|event| event.job_id).collect();
+        let accepted: BTreeSet<_> = queued.filter_map(Event::job_id).collect();
         let count = |status| self.audit.jobs.get(&status).copied().unwrap_or(0);
         let finished: u64 = JobStatus::ALL.into_iter().filter(|status| status.is_terminal()).map(count).sum();
         let (waiting, running) = (count(JobStatus::Queued), count(JobStatus::Processing));
@@ -90,7 +96,11 @@ impl Books {
         for (id, told) in receiver.told() {
             let event = logged.get(&id);
             let same = event.is_some_and(|event| {
-                told == (event.seq, event.kind.as_str().to_owned(), event.job_id.to_string())
+                told == (
+                    event.seq,
+                    event.kind.as_str().to_owned(),
+                    event.job_id().map_or_else(String::new, |id| id.to_string()),
+                )
             });
             if !same {
                 faults.push(format!("{id} was told, {told:?}, and the log has {event:?}"));
@@ -122,11 +132,14 @@ impl Books {
         let open = open.map(|job| format!("{} is {}", job.id, job.status.as_str()));
         let taken = receiver.taken();
         let wanted = self.events.iter().filter(|event| {
-            let callback = event.job.callback.as_ref();
+            let callback = match &event.subject {
+                Subject::Job(job) => job.callback.as_ref(),
+                _ => None,
+            };
             callback.is_some_and(|callback| callback.events.contains(&event.kind))
         });
         let untold = wanted.filter(|event| !taken.contains(&event.id.to_string()));
-        let untold = untold.map(|event| format!("{} of {} was never told", event.id, event.job_id));
+        let untold = untold.map(|event| format!("{} of {:?} was never told", event.id, event.job_id()));
         let undelivered =
             self.audit.deliveries.iter().filter(|(state, _)| **state != DeliveryState::Delivered);
         let undelivered =

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use darkroom::blobs::Blobs;
 use darkroom::clock::Clock;
+use darkroom::domain::destination::BreakerPolicy;
+use darkroom::domain::dispatch::DispatchPolicy;
 use darkroom::store::sled::{OpenError, Options, SledStore};
 use darkroom::store::{Policy, Store};
 use serde::de::DeserializeOwned;
@@ -57,13 +59,25 @@ pub fn run() {
     }
 }
 
+/// Whatever waits can be claimed, so that all of it can be counted.
+fn unbounded() -> DispatchPolicy {
+    let breaker = BreakerPolicy { min_samples: u32::MAX, ..BreakerPolicy::default() };
+    DispatchPolicy {
+        per_destination: u32::MAX,
+        at_first: u32::MAX,
+        unproven: usize::MAX,
+        rate_per_second: 0,
+        breaker,
+    }
+}
+
 /// Opens the data folder as the service does, or makes it.
 pub fn open(folder: &Path) -> Result<(Arc<dyn Store>, Blobs), OpenError> {
     let failed = |source| OpenError::Folder { path: folder.to_owned(), source };
     std::fs::create_dir_all(folder).map_err(failed)?;
     let month = Duration::from_secs(30 * 24 * 60 * 60);
     let source = "https://darkroom.example".to_owned();
-    let policy = Policy { source, keep_finished: month, keep_deleted: month };
+    let policy = Policy { dispatch: unbounded(), source, keep_finished: month, keep_deleted: month };
     let options = Options { cache_bytes: 64 * 1024 * 1024, policy };
     let store = SledStore::open(&folder.join("store"), options, Clock::system().now())?;
     Ok((Arc::new(store), Blobs::open(folder, 0).map_err(failed)?))

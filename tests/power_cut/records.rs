@@ -10,6 +10,7 @@ use darkroom::domain::event::{Event, EventKind};
 use darkroom::domain::id::{DeliveryId, EventId, JobId};
 use darkroom::domain::image::{Format, Variant};
 use darkroom::domain::job::{Artifact, Callback, Input, Job, JobError, JobStatus, NewJob, Priority};
+use darkroom::domain::retry::RetryOverride;
 use darkroom::store::{Ending, Idempotency, Submission};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -80,11 +81,18 @@ pub fn submission(id: JobId) -> Submission {
 fn callback(id: JobId) -> Option<Callback> {
     let events = match chance(&id, "callback", 8) {
         0 => return None,
-        1..=3 => EventKind::ALL.to_vec(),
+        1..=3 => EventKind::OF_JOBS.to_vec(),
         _ => EventKind::TERMINAL.to_vec(),
     };
     let url = format!("https://hooks.example/{}", text(&id, "url", 200)).parse().unwrap();
-    Some(Callback { url, events, secret: None, latest: None })
+    Some(Callback {
+        url,
+        events,
+        secret: None,
+        headers: Vec::new(),
+        retry: RetryOverride::default(),
+        latest: None,
+    })
 }
 
 fn metadata(id: JobId) -> String {
@@ -135,11 +143,13 @@ pub fn attempt(id: DeliveryId, number: u32, now: Timestamp) -> (Attempt, Verdict
         _ => (Verdict::RetryAt(now), 503),
     };
     let part = |what: &str, length| text(&id, &format!("{what} {number}"), length);
-    let failure = Failure { class: ErrorClass::Http, detail: format!("the receiver answered {status}") };
+    let failure = Failure::new(ErrorClass::Http, format!("the receiver answered {status}"));
     let attempt = Attempt {
         number,
         started_at: now,
         duration_ms: u64::from(number),
+        trigger: darkroom::domain::delivery::Trigger::default(),
+        timings: darkroom::domain::delivery::Timings::default(),
         remote_addr: Some(([192, 0, 2, 1], 443).into()),
         response: Some(ResponseHead {
             status,

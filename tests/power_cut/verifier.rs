@@ -9,7 +9,7 @@ use darkroom::blobs::{Blobs, ORIGINAL};
 use darkroom::clock::{Clock, entropy};
 use darkroom::domain::client::ClientId;
 use darkroom::domain::delivery::{Attempt, Delivery, DeliveryState};
-use darkroom::domain::event::{Event, EventKind};
+use darkroom::domain::event::{Event, EventKind, Subject};
 use darkroom::domain::id::{DeliveryId, JobId, WorkerId};
 use darkroom::domain::job::{Callback, Job, JobStatus};
 use darkroom::store::{JobQuery, Store, StoreError, Submitted};
@@ -170,10 +170,16 @@ impl Books {
 
         let mut told: BTreeMap<JobId, Vec<EventKind>> = BTreeMap::new();
         for event in self.events.values() {
-            told.entry(event.job_id).or_default().push(event.kind);
-            let snapshot = self.jobs.get(&event.job_id).is_some_and(|job| {
-                (job.id, &job.input, &job.metadata) == (event.job.id, &event.job.input, &event.job.metadata)
-            });
+            let Some(id) = event.job_id() else { continue };
+            let snapshot = match &event.subject {
+                Subject::Job(told_of) => {
+                    told.entry(id).or_default().push(event.kind);
+                    self.jobs.get(&id).is_some_and(|job| {
+                        (job.id, &job.input, &job.metadata) == (told_of.id, &told_of.input, &told_of.metadata)
+                    })
+                }
+                _ => self.jobs.contains_key(&id),
+            };
             expect(snapshot, torn, || format!("event {} tells of a job that is not there", event.seq));
         }
         for job in self.jobs.values() {
@@ -190,11 +196,12 @@ impl Books {
     /// Each event that a callback asked for has one delivery, with every attempt whole.
     fn check_deliveries(&self, torn: &mut Vec<String>) {
         let wanted = self.events.values().filter(|event| {
-            let job = self.jobs.get(&event.job_id);
+            let job = event.job_id().and_then(|id| self.jobs.get(&id));
             let callback = job.and_then(|job| job.callback.as_ref());
             callback.is_some_and(|callback| callback.events.contains(&event.kind))
         });
-        let wanted: Vec<_> = wanted.map(|event| (event.seq, event.id, event.job_id)).collect();
+        let wanted: Vec<_> =
+            wanted.filter_map(|event| Some((event.seq, event.id, event.job_id()?))).collect();
         let mut made: Vec<_> = self.deliveries.values().map(|(made, _)| made).collect();
         made.sort_by_key(|made| made.event_seq);
         let found = made.iter().map(|made| (made.event_seq, made.event_id, made.job_id));

@@ -111,7 +111,7 @@ impl Writer {
             }
             for (delivery, _) in due {
                 let (attempt, verdict) = records::attempt(delivery.id, delivery.attempt_count + 1, now());
-                let (id, token) = (delivery.id, delivery.lease_token);
+                let (id, token) = (delivery.id, delivery.token());
                 say(&Said::from(&self.store.settle_delivery(id, token, attempt, verdict, now()).await?));
             }
         }

@@ -8,14 +8,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use darkroom::clock::Stopwatch;
+use darkroom::domain::client::ClientId;
 use darkroom::domain::delivery::{Attempt, Delivery, Verdict};
+use darkroom::domain::destination::Destination;
 use darkroom::domain::event::Event;
-use darkroom::domain::id::{DeliveryId, JobId, WorkerId};
+use darkroom::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
 use darkroom::domain::job::{Artifact, Job};
+use darkroom::domain::replay::{NewReplay, Replay, ReplayItem};
+use darkroom::domain::rotation::ClientSecrets;
+use darkroom::domain::secret::Keyring;
 use darkroom::store::memory::MemoryStore;
 use darkroom::store::sled::{OpenError, Options, SledStore};
 use darkroom::store::{
-    Audit, Ending, Export, Garbage, Import, JobPage, JobQuery, NextDue, Paused, Purged, Signals, Store,
+    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, Garbage, Idempotency, Import,
+    JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay, Store,
     StoreError, Submission, Submitted,
 };
 use futures_util::FutureExt as _;
@@ -23,7 +29,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
-use crate::rig::{at, policy};
+use crate::rig::at;
 
 /// What a case runs over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +43,11 @@ pub enum Engine {
 }
 
 impl Engine {
-    pub fn open(self) -> Arc<dyn Subject> {
+    pub fn open(self, policy: Policy) -> Arc<dyn Subject> {
         match self {
-            Self::Memory => Arc::new(MemoryStore::new(policy())),
-            Self::Sled => Arc::new(Reopening::open(false)),
-            Self::Reopened => Arc::new(Reopening::open(true)),
+            Self::Memory => Arc::new(MemoryStore::new(policy)),
+            Self::Sled => Arc::new(Reopening::open(policy, false)),
+            Self::Reopened => Arc::new(Reopening::open(policy, true)),
         }
     }
 }
@@ -77,14 +83,16 @@ pub struct Reopening {
     latest: Mutex<Timestamp>,
     /// One for all the stores that come and go.
     signals: Signals,
+    policy: Policy,
     folder: TempDir,
 }
 
 impl Reopening {
-    pub fn open(after_every_step: bool) -> Self {
+    pub fn open(policy: Policy, after_every_step: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let this = Self {
-            inner: RwLock::new(Some(Arc::new(open(folder.path(), at(0))))),
+            inner: RwLock::new(Some(Arc::new(open(folder.path(), policy.clone(), at(0))))),
+            policy,
             inside: tokio::sync::RwLock::default(),
             after_every_step: AtomicBool::new(after_every_step),
             claimed: Mutex::default(),
@@ -123,9 +131,10 @@ impl Reopening {
         let _alone = self.inside.write().await;
         let result = step(self.inner()).await;
         if !self.holds_leases().await {
-            let before = Shown::of(&self.inner()).await;
+            let now = *self.latest.lock().unwrap();
+            let before = Shown::of(&self.inner(), now).await;
             self.close_and_open().await;
-            assert_eq!(Shown::of(&self.inner()).await, before, "the same before and after opening");
+            assert_eq!(Shown::of(&self.inner(), now).await, before, "the same before and after opening");
         }
         self.forward(&self.inner());
         result
@@ -157,7 +166,8 @@ impl Reopening {
         assert_eq!(Arc::strong_count(&inner), 1, "nobody is inside");
         drop(inner);
         let (folder, now) = (self.folder.path().to_owned(), *self.latest.lock().unwrap());
-        let inner = tokio::task::spawn_blocking(move || open(&folder, now)).await.unwrap();
+        let policy = self.policy.clone();
+        let inner = tokio::task::spawn_blocking(move || open(&folder, policy, now)).await.unwrap();
         *self.inner.write().unwrap() = Some(Arc::new(inner));
     }
 
@@ -175,8 +185,8 @@ impl Reopening {
     }
 }
 
-fn open(folder: &Path, now: Timestamp) -> SledStore {
-    let options = Options { cache_bytes: 16 * 1024 * 1024, policy: policy() };
+fn open(folder: &Path, policy: Policy, now: Timestamp) -> SledStore {
+    let options = Options { cache_bytes: 16 * 1024 * 1024, policy };
     let waits = Stopwatch::start();
     loop {
         match SledStore::open(&folder.join("store"), options.clone(), now) {
@@ -199,11 +209,20 @@ struct Shown {
 }
 
 impl Shown {
-    async fn of(store: &SledStore) -> Self {
+    async fn of(store: &SledStore, now: Timestamp) -> Self {
+        let mut next_due = store.next_due().await.unwrap();
+        let is_left_alone = |one: &Destination| one.hold.is_some() || one.open.is_some();
+        let destinations = store.destinations(None, usize::MAX).await.unwrap();
+        if destinations.iter().any(|one| is_left_alone(&one.destination)) {
+            // Who wakes for what waits there finds nothing to claim, once: it need not be in the same moment.
+            next_due.delivery = None;
+        }
+        // What is due is due, whatever time it is given.
+        next_due.delivery = next_due.delivery.map(|due| due.max(now));
         Self {
             waiting_jobs: store.waiting_jobs(),
             paused: store.paused(),
-            next_due: store.next_due().await.unwrap(),
+            next_due,
             last_event: *store.signals().events.borrow(),
         }
     }
@@ -314,8 +333,91 @@ impl Store for Reopening {
         self.step(Some(now), settle).await
     }
 
-    async fn give_back_delivery(&self, id: DeliveryId, token: u64, now: Timestamp) -> Result<(), StoreError> {
-        self.step(Some(now), async move |store| store.give_back_delivery(id, token, now).await).await
+    async fn give_back_delivery(&self, id: DeliveryId, token: u64) -> Result<(), StoreError> {
+        self.step(None, async move |store| store.give_back_delivery(id, token).await).await
+    }
+
+    async fn cancel_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<Delivery, StoreError> {
+        self.step(Some(now), async move |store| store.cancel_delivery(id, now).await).await
+    }
+
+    async fn send_again(&self, id: DeliveryId, force: bool, now: Timestamp) -> Result<Delivery, StoreError> {
+        self.step(Some(now), async move |store| store.send_again(id, force, now).await).await
+    }
+
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, StoreError> {
+        self.read(async move |store| store.deliveries(query).await).await
+    }
+
+    async fn oldest_undelivered(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read(async move |store| store.oldest_undelivered().await).await
+    }
+
+    async fn destination(&self, id: DestinationId) -> Result<Option<DestinationStatus>, StoreError> {
+        self.read(async move |store| store.destination(id).await).await
+    }
+
+    async fn destinations(
+        &self,
+        after: Option<DestinationId>,
+        limit: usize,
+    ) -> Result<Vec<DestinationStatus>, StoreError> {
+        self.read(async move |store| store.destinations(after, limit).await).await
+    }
+
+    async fn pause_destination(&self, id: DestinationId, now: Timestamp) -> Result<Destination, StoreError> {
+        self.step(Some(now), async move |store| store.pause_destination(id, now).await).await
+    }
+
+    async fn resume_destination(&self, id: DestinationId, now: Timestamp) -> Result<Destination, StoreError> {
+        self.step(Some(now), async move |store| store.resume_destination(id, now).await).await
+    }
+
+    async fn start_replay(
+        &self,
+        new: NewReplay,
+        idempotency: Option<Idempotency>,
+        now: Timestamp,
+    ) -> Result<StartedReplay, StoreError> {
+        self.step(Some(now), async move |store| store.start_replay(new, idempotency, now).await).await
+    }
+
+    async fn change_replay(
+        &self,
+        id: ReplayId,
+        action: ReplayAction,
+        now: Timestamp,
+    ) -> Result<Replay, StoreError> {
+        self.step(Some(now), async move |store| store.change_replay(id, action, now).await).await
+    }
+
+    async fn advance_replay(&self, id: ReplayId, limit: usize, now: Timestamp) -> Result<Replay, StoreError> {
+        self.step(Some(now), async move |store| store.advance_replay(id, limit, now).await).await
+    }
+
+    async fn replay(&self, id: ReplayId) -> Result<Option<Replay>, StoreError> {
+        self.read(async move |store| store.replay(id).await).await
+    }
+
+    async fn replays(&self, before: Option<ReplayId>, limit: usize) -> Result<Vec<Replay>, StoreError> {
+        self.read(async move |store| store.replays(before, limit).await).await
+    }
+
+    async fn running_replays(&self) -> Result<Vec<ReplayId>, StoreError> {
+        self.read(async move |store| store.running_replays().await).await
+    }
+
+    async fn replay_items(
+        &self,
+        id: ReplayId,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<ReplayItem>, StoreError> {
+        self.read(async move |store| store.replay_items(id, from, limit).await).await
+    }
+
+    fn ledger(&self) -> Ledger {
+        self.inner().ledger()
     }
 
     async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
@@ -356,6 +458,23 @@ impl Store for Reopening {
 
     fn paused(&self) -> Paused {
         self.inner().paused()
+    }
+
+    async fn secrets(&self, client: &ClientId) -> Result<Option<ClientSecrets>, StoreError> {
+        let client = client.clone();
+        self.read(async move |store| store.secrets(&client).await).await
+    }
+
+    async fn set_secrets(&self, secrets: ClientSecrets) -> Result<(), StoreError> {
+        self.step(None, async move |store| store.set_secrets(secrets).await).await
+    }
+
+    async fn keyring(&self) -> Result<Keyring, StoreError> {
+        self.read(async move |store| store.keyring().await).await
+    }
+
+    async fn set_keyring(&self, keyring: Keyring) -> Result<(), StoreError> {
+        self.step(None, async move |store| store.set_keyring(keyring).await).await
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {

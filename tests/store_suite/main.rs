@@ -14,6 +14,7 @@
 
 mod claim;
 mod deliveries;
+mod dispatch;
 mod engines;
 mod events;
 mod leases;
@@ -21,7 +22,9 @@ mod lists;
 mod model;
 mod purge;
 mod queue;
+mod replays;
 mod rig;
+mod secrets;
 mod stopping;
 mod submit;
 
@@ -97,6 +100,30 @@ suite! {
         what_was_cut_off_is_due_at_once
         an_expired_lease_makes_a_delivery_due
         the_job_shows_the_latest_delivery_only;
+    dispatch:
+        a_retry_goes_first_in_every_fourth_turn
+        a_new_destination_gets_few_at_once_and_more_as_it_takes_them
+        those_not_known_to_be_well_share_a_part
+        a_destination_with_much_waiting_delays_no_other
+        clients_take_turns_however_many_destinations_one_has
+        attempts_keep_to_the_rate
+        failures_open_the_breaker_and_a_probe_closes_it
+        a_success_of_before_closes_the_breaker_at_once
+        few_or_old_failures_leave_it_closed
+        a_refusal_neither_opens_nor_proves_anything
+        days_of_failures_suspend_and_a_success_resumes
+        what_is_paused_costs_nothing_and_waits_for_somebody
+        who_wants_no_more_gets_no_more_until_resumed
+        what_stands_open_suspended_or_paused_outlasts_the_store;
+    replays:
+        a_repeated_key_finds_the_first_replay
+        each_that_fits_is_taken_up_once_and_it_ends_with_the_last
+        what_still_waits_is_taken_up_once_too
+        a_paused_one_takes_up_nothing_and_one_that_ended_stays_so
+        an_opening_goes_on_behind_the_last
+        what_arrived_is_left_unless_forced
+        what_somebody_else_takes_over_has_failed_for_it
+        replays_and_their_items_are_read_in_pages;
     purge:
         only_what_is_due_goes_and_with_all_that_belongs_to_it
         a_limit_leaves_the_rest_for_the_next_time
@@ -112,4 +139,9 @@ suite! {
         who_waits_is_counted_after_every_step
         changes_wake_those_who_wait
         a_closed_store_takes_no_steps;
+    secrets:
+        secrets_are_a_clients_own_and_outlast_the_store
+        of_two_rotations_at_once_one_is_refused
+        the_keyring_outlasts_the_store
+        they_move_with_everything_else;
 }

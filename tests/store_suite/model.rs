@@ -6,12 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use darkroom::domain::delivery::{Attempt, Delivery, Verdict};
-use darkroom::domain::event::{Event, EventKind};
-use darkroom::domain::id::{DeliveryId, EventId, JobId};
+use darkroom::domain::delivery::{
+    Attempt, Delivery, DeliveryState, ErrorClass, Failure, ResponseHead, Verdict,
+};
+use darkroom::domain::destination::Destination;
+use darkroom::domain::event::{Event, EventKind, Subject as Told};
+use darkroom::domain::id::{DeliveryId, EventId, JobId, ReplayId};
 use darkroom::domain::job::{Job, JobStatus, NewJob, Priority};
+use darkroom::domain::replay::{NewReplay, Replay, ReplayFilter, ReplayItem};
 use darkroom::store::{
-    Audit, Ending, Garbage, Idempotency, JobQuery, NextDue, Paused, Purged, StoreError, Submission, Submitted,
+    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Garbage, Idempotency, JobQuery, Ledger,
+    NextDue, Paused, Purged, ReplayAction, StartedReplay, StoreError, Submission, Submitted,
 };
 use jiff::Timestamp;
 use proptest::option;
@@ -21,8 +26,8 @@ use proptest::test_runner::{Config, TestCaseResult};
 
 use crate::engines::{Engine, Subject};
 use crate::rig::{
-    KEEP_DELETED, KEEP_FINISHED, artifact, at, client, error, failed_attempt, job, job_id, list, runtime,
-    secs, telling, worker,
+    KEEP_DELETED, KEEP_FINISHED, artifact, at, client, error, failed_attempt, job, job_id, list, policy,
+    runtime, secs, telling, worker,
 };
 
 /// Sequences that are tried unless `PROPTEST_CASES` says otherwise.
@@ -38,7 +43,7 @@ fn sled_does_what_the_model_does() {
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { CASES };
     let config = Config { cases, failure_persistence: None, max_shrink_time: 120_000, ..Config::default() };
     proptest!(config, |(phrases in prop::collection::vec(phrase(), 1..=PHRASES))| {
-        let sides = [Engine::Memory, Engine::Sled].map(|engine| Side::new(engine.open()));
+        let sides = [Engine::Memory, Engine::Sled].map(|engine| Side::new(engine.open(policy())));
         runtime().block_on(side_by_side(sides, &phrases.concat()))?;
     });
 }
@@ -101,7 +106,6 @@ enum Operation {
         job: Pick,
     },
     ClaimDeliveries {
-        limit: usize,
         lease: i64,
     },
     Settle {
@@ -110,6 +114,29 @@ enum Operation {
     },
     GiveBack {
         delivery: Pick,
+    },
+    CancelDelivery {
+        delivery: Pick,
+    },
+    SendAgain {
+        delivery: Pick,
+        force: bool,
+    },
+    HoldDestination {
+        index: usize,
+        resume: bool,
+    },
+    StartReplay {
+        states: &'static [DeliveryState],
+        force: bool,
+        key: Option<u8>,
+    },
+    AdvanceReplay {
+        index: usize,
+    },
+    ChangeReplay {
+        index: usize,
+        action: ReplayAction,
     },
     /// Seconds later; for what was deleted, has ended or was postponed is to be purged then.
     Purge {
@@ -164,6 +191,7 @@ fn phrase() -> impl Strategy<Value = Vec<Operation>> {
         12 => operation().prop_map(|one| vec![one]),
         2 => (claim(), finish()).prop_map(pair),
         2 => (claim_deliveries(), settle()).prop_map(pair),
+        1 => (replay(), replay()).prop_map(pair),
         1 => (purge(), Just(Operation::Reopen)).prop_map(pair),
     ]
 }
@@ -184,6 +212,11 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => claim_deliveries(),
         3 => settle(),
         1 => pick().prop_map(|delivery| GiveBack { delivery }),
+        1 => pick().prop_map(|delivery| CancelDelivery { delivery }),
+        1 => (pick(), any::<bool>()).prop_map(|(delivery, force)| SendAgain { delivery, force }),
+        1 => (0..3_usize, prop::bool::weighted(0.7))
+            .prop_map(|(index, resume)| HoldDestination { index, resume }),
+        2 => replay(),
         3 => purge(),
         1 => (1..3_usize).prop_map(|count| ForgetGarbage { count }),
         1 => (any::<bool>(), prop::bool::weighted(0.3)).prop_map(|(intake, work)| Pause { intake, work }),
@@ -209,7 +242,7 @@ fn finish() -> impl Strategy<Value = Operation> {
 }
 
 fn claim_deliveries() -> impl Strategy<Value = Operation> {
-    (1..5_usize, 1..60_i64).prop_map(|(limit, lease)| Operation::ClaimDeliveries { limit, lease })
+    (1..60_i64).prop_map(|lease| Operation::ClaimDeliveries { lease })
 }
 
 fn settle() -> impl Strategy<Value = Operation> {
@@ -219,6 +252,20 @@ fn settle() -> impl Strategy<Value = Operation> {
         Just(Settled::Exhausted)
     ];
     (pick(), ending).prop_map(|(delivery, ending)| Operation::Settle { delivery, ending })
+}
+
+fn replay() -> impl Strategy<Value = Operation> {
+    use DeliveryState::{Cancelled, Delivered, Exhausted, Pending};
+    const STATES: [&[DeliveryState]; 3] =
+        [&[Exhausted], &[Pending, Exhausted], &[Pending, Exhausted, Cancelled, Delivered]];
+    const ACTIONS: [ReplayAction; 3] = [ReplayAction::Pause, ReplayAction::Resume, ReplayAction::Cancel];
+    prop_oneof![
+        2 => (select(&STATES[..]), any::<bool>(), option::weighted(0.3, 0..2_u8))
+            .prop_map(|(states, force, key)| Operation::StartReplay { states, force, key }),
+        2 => (0..4_usize).prop_map(|index| Operation::AdvanceReplay { index }),
+        1 => (0..4_usize, select(&ACTIONS[..]))
+            .prop_map(|(index, action)| Operation::ChangeReplay { index, action }),
+    ]
 }
 
 fn purge() -> impl Strategy<Value = Operation> {
@@ -232,8 +279,8 @@ fn new() -> impl Strategy<Value = New> {
     let wants = prop_oneof![
         Just(Vec::new()),
         Just(EventKind::TERMINAL.to_vec()),
-        Just(EventKind::ALL.to_vec()),
-        subsequence(&EventKind::ALL[..], 1..4),
+        Just(EventKind::OF_JOBS.to_vec()),
+        subsequence(&EventKind::OF_JOBS[..], 1..4),
     ];
     let times = (option::weighted(0.2, 0..40_i64), option::weighted(0.2, 1..60_u64));
     let key = option::weighted(0.4, (select(&["k", "kk"][..]), prop::bool::weighted(0.2).prop_map(u8::from)));
@@ -331,28 +378,10 @@ impl World {
         Some((id, pick.token(known.map_or(1, |job| job.lease_token))))
     }
 
-    fn delivery(&self, pick: Pick) -> Option<(u64, u64, u32)> {
-        let sending = self.shown.deliveries.iter().filter(|(delivery, _)| delivery.lease.is_some());
-        let fit = sending.map(|(delivery, _)| delivery.event_seq).collect();
-        let seq = pick.out_of(fit, self.deliveries.iter().copied().collect())?;
-        let known = self.shown.deliveries.iter().find(|(delivery, _)| delivery.event_seq == seq);
-        let (token, attempts) =
-            known.map_or((1, 0), |(delivery, _)| (delivery.lease_token, delivery.attempt_count));
-        Some((seq, pick.token(token), attempts))
-    }
-
-    /// `limit`, or as many more as are due at the same time as the last of them: which of these an engine takes is its
-    /// own affair.
-    fn whole_ties(&self, limit: usize) -> usize {
-        let now = self.in_seconds(0);
-        let due = |(delivery, _): &(Delivery, Vec<Attempt>)| match delivery.lease {
-            Some(lease) => (lease.until <= now).then_some(now),
-            None => delivery.next_attempt_at.filter(|due| *due <= now),
-        };
-        let mut due: Vec<_> = self.shown.deliveries.iter().filter_map(due).collect();
-        due.sort();
-        let last = due.get(limit - 1);
-        last.map_or(limit, |last| due.iter().filter(|due| *due <= last).count())
+    fn delivery(&self, pick: Pick, is_fit: fn(&Delivery) -> bool) -> Option<u64> {
+        let fit = self.shown.deliveries.iter().filter(|(delivery, _)| is_fit(delivery));
+        let fit = fit.map(|(delivery, _)| delivery.event_seq).collect();
+        pick.out_of(fit, self.deliveries.iter().copied().collect())
     }
 }
 
@@ -363,7 +392,7 @@ impl Pick {
     }
 
     fn token(self, latest: u64) -> u64 {
-        if self.stale { latest.saturating_sub(1) } else { latest }
+        if self.stale { latest.wrapping_sub(1) } else { latest }
     }
 }
 
@@ -375,7 +404,10 @@ enum Answer {
     Job(Job),
     Jobs(Vec<Job>),
     Delivery(Delivery),
+    Destination(Destination),
     Deliveries(Vec<(Delivery, Event)>),
+    StartedReplay(StartedReplay),
+    Replay(Replay),
     Purged(Purged),
     Refused(String),
 }
@@ -451,28 +483,52 @@ impl Side {
         let (store, now) = (self.store.as_ref(), world.in_seconds(0));
         match operation {
             Operation::Sweep => store.sweep_jobs(now).await?,
-            Operation::ClaimDeliveries { limit, lease } => {
-                let limit = world.whole_ties(*limit);
+            Operation::ClaimDeliveries { lease } => {
+                // All of them: which of those that are due at the same time an engine takes first is its own affair.
+                let limit = 1000;
                 let mut claimed = store.claim_deliveries(worker(1), limit, secs(*lease), now).await?;
-                assert!(claimed.is_sorted_by_key(|(delivery, _)| delivery.next_attempt_at));
                 claimed.sort_by_key(|(delivery, _)| (delivery.next_attempt_at, delivery.event_seq));
                 let due = store.next_due().await?.delivery;
                 assert!(claimed.len() == limit || due.is_none_or(|due| due > now), "nobody spins");
                 return Ok(Answer::Deliveries(claimed));
             }
             Operation::Settle { delivery, ending } => {
-                let Some((seq, token, attempts)) = world.delivery(*delivery) else {
-                    return Ok(Answer::Nothing);
-                };
-                let attempt = ending.attempt(attempts + 1, world);
-                let verdict = ending.verdict(world);
-                let settled = store.settle_delivery(self.delivery(seq), token, attempt, verdict, now).await?;
+                let Some(seq) = world.delivery(*delivery, is_sending) else { return Ok(Answer::Nothing) };
+                let id = self.delivery(seq);
+                let known = store.delivery(id).await?.ok_or(StoreError::NotFound)?;
+                let attempt = ending.attempt(known.attempt_count + 1, world);
+                let (token, verdict) = (delivery.token(known.token()), ending.verdict(world));
+                let settled = store.settle_delivery(id, token, attempt, verdict, now).await?;
                 return Ok(Answer::Delivery(settled));
             }
             Operation::GiveBack { delivery } => {
-                let Some((seq, token, _)) = world.delivery(*delivery) else { return Ok(Answer::Nothing) };
-                store.give_back_delivery(self.delivery(seq), token, now).await?;
+                let Some(seq) = world.delivery(*delivery, is_sending) else { return Ok(Answer::Nothing) };
+                let id = self.delivery(seq);
+                let known = store.delivery(id).await?.ok_or(StoreError::NotFound)?;
+                store.give_back_delivery(id, delivery.token(known.token())).await?;
             }
+            Operation::CancelDelivery { delivery } => {
+                let Some(seq) = world.delivery(*delivery, |_| true) else { return Ok(Answer::Nothing) };
+                return store.cancel_delivery(self.delivery(seq), now).await.map(Answer::Delivery);
+            }
+            Operation::SendAgain { delivery, force } => {
+                let Some(seq) = world.delivery(*delivery, |_| true) else { return Ok(Answer::Nothing) };
+                return store.send_again(self.delivery(seq), *force, now).await.map(Answer::Delivery);
+            }
+            Operation::HoldDestination { index, resume } => {
+                let known = store.destinations(None, usize::MAX).await?;
+                let Some(one) = known.get(index % known.len().max(1)) else { return Ok(Answer::Nothing) };
+                let id = one.destination.id;
+                let changed = if *resume {
+                    store.resume_destination(id, now).await?
+                } else {
+                    store.pause_destination(id, now).await?
+                };
+                return Ok(Answer::Destination(changed));
+            }
+            Operation::StartReplay { .. }
+            | Operation::AdvanceReplay { .. }
+            | Operation::ChangeReplay { .. } => return self.answer_of_replays(operation, world).await,
             Operation::Purge { limit, .. } => return store.purge(*limit, now).await.map(Answer::Purged),
             Operation::ForgetGarbage { count } => {
                 let listed = store.garbage(*count).await?;
@@ -487,6 +543,38 @@ impl Side {
             _ => {}
         }
         Ok(Answer::Nothing)
+    }
+
+    async fn answer_of_replays(&self, operation: &Operation, world: &World) -> Result<Answer, StoreError> {
+        let (store, now) = (self.store.as_ref(), world.in_seconds(0));
+        let replays = store.replays(None, usize::MAX).await?;
+        let of = |index: &usize| replays.get(index % replays.len().max(1)).map(|replay| replay.id);
+        match operation {
+            Operation::StartReplay { states, force, key } => {
+                let new = NewReplay {
+                    id: ReplayId::new(now, &[replays.len() as u8; 10]),
+                    client: client(CLIENTS[0]),
+                    filter: ReplayFilter { states: states.to_vec(), ..ReplayFilter::default() },
+                    rate_per_second: 50,
+                    force: *force,
+                    matched: 0,
+                    matched_has_more: false,
+                };
+                let fingerprint = [u8::from(*force); 32];
+                let key = key.map(|key| Idempotency { key: key.to_string(), fingerprint });
+                store.start_replay(new, key, now).await.map(Answer::StartedReplay)
+            }
+            Operation::AdvanceReplay { index } => {
+                let Some(id) = of(index) else { return Ok(Answer::Nothing) };
+                // All of them: in which order an engine takes them up is its own affair.
+                store.advance_replay(id, 1000, now).await.map(Answer::Replay)
+            }
+            Operation::ChangeReplay { index, action } => {
+                let Some(id) = of(index) else { return Ok(Answer::Nothing) };
+                store.change_replay(id, *action, now).await.map(Answer::Replay)
+            }
+            _ => Ok(Answer::Nothing),
+        }
     }
 
     async fn claim(&self, limit: usize, lease: i64, now: Timestamp) -> Result<Answer, StoreError> {
@@ -511,7 +599,7 @@ impl Side {
         let mut deliveries = Vec::new();
         for job in &jobs {
             assert_eq!(store.job(job.id).await.unwrap().as_ref(), Some(job));
-            let own: Vec<_> = events.iter().filter(|event| event.job_id == job.id).cloned().collect();
+            let own: Vec<_> = events.iter().filter(|event| event.job_id() == Some(job.id)).cloned().collect();
             assert_eq!(store.events_of(job.id, 0, usize::MAX).await.unwrap(), own);
             for delivery in store.deliveries_of(job.id).await.unwrap() {
                 assert_eq!(store.delivery(delivery.id).await.unwrap().as_ref(), Some(&delivery));
@@ -519,6 +607,20 @@ impl Side {
                 let attempts = store.attempts_of(delivery.id).await.unwrap();
                 deliveries.push((delivery, attempts));
             }
+        }
+        let undelivered = undelivered(store).await;
+        let mut undelivered: Vec<_> =
+            undelivered.into_iter().map(|delivery| self.canonical_delivery(delivery)).collect();
+        // Those of the same moment are in an order of the engine's own.
+        undelivered.sort_by_key(|delivery| delivery.id);
+        let mut replays = Vec::new();
+        for replay in store.replays(None, usize::MAX).await.unwrap() {
+            let items = store.replay_items(replay.id, 0, usize::MAX).await.unwrap();
+            assert_eq!(items.len() as u64, replay.taken, "one item each");
+            let canonical = |item: &ReplayItem| (self.canonical_id(item.delivery), item.was, item.is_sent);
+            let mut items: Vec<_> = items.iter().map(canonical).collect();
+            items.sort();
+            replays.push((replay, items));
         }
         // What is due is due, whatever time it is given.
         let due = store.next_due().await.unwrap();
@@ -531,6 +633,10 @@ impl Side {
                 .into_iter()
                 .map(|(delivery, attempts)| (self.canonical_delivery(delivery), attempts))
                 .collect(),
+            undelivered,
+            destinations: store.destinations(None, usize::MAX).await.unwrap(),
+            replays,
+            ledger: store.ledger(),
             garbage: store.garbage(usize::MAX).await.unwrap(),
             next_due: NextDue { job: from_now(due.job), delivery: from_now(due.delivery), ..due },
             waiting_jobs: store.waiting_jobs(),
@@ -574,7 +680,11 @@ impl Side {
 
     fn event(&self, mut event: Event) -> Event {
         event.id = EventId::from_bytes(u128::from(event.seq).to_be_bytes());
-        event.job = self.job(event.job);
+        event.subject = match event.subject {
+            Told::Job(job) => Told::Job(Box::new(self.job(*job))),
+            Told::Delivery(delivery) => Told::Delivery(Box::new(self.canonical_delivery(*delivery))),
+            destination @ Told::Destination(_) => destination,
+        };
         event
     }
 
@@ -582,12 +692,38 @@ impl Side {
         assert_eq!(self.events.get(&delivery.event_id), Some(&delivery.event_seq), "the event is its own");
         delivery.event_id = EventId::from_bytes(u128::from(delivery.event_seq).to_be_bytes());
         delivery.id = self.canonical_id(delivery.id);
+        // Tokens are each engine's own.
+        if let Some(lease) = &mut delivery.lease {
+            lease.token = 0;
+        }
         delivery
     }
 
     fn canonical_id(&self, id: DeliveryId) -> DeliveryId {
         self.deliveries.get(&id).map_or(id, |seq| DeliveryId::from_bytes(u128::from(*seq).to_be_bytes()))
     }
+}
+
+/// Page by page; no delivery is on two.
+async fn undelivered(store: &dyn Subject) -> Vec<Delivery> {
+    let mut query = DeliveryQuery {
+        states: vec![DeliveryState::Pending, DeliveryState::Sending, DeliveryState::Exhausted],
+        limit: 3,
+        ..DeliveryQuery::default()
+    };
+    let mut found = Vec::new();
+    loop {
+        let DeliveryPage { deliveries, next } = store.deliveries(query.clone()).await.unwrap();
+        found.extend(deliveries);
+        match next {
+            Some(next) => query.cursor = Some(next),
+            None => return found,
+        }
+    }
+}
+
+fn is_sending(delivery: &Delivery) -> bool {
+    delivery.lease.is_some()
 }
 
 fn is_running(job: &Job) -> bool {
@@ -647,9 +783,18 @@ impl Settled {
 
     fn attempt(self, number: u32, world: &World) -> Attempt {
         let attempt = failed_attempt(number, world.in_seconds(0));
-        if matches!(self, Self::Delivered) { Attempt { error: None, ..attempt } } else { attempt }
+        if matches!(self, Self::Delivered) {
+            return Attempt { error: None, ..attempt };
+        }
+        // Refused, and not failed: how many are taken does not shrink, so that it does not matter which are.
+        let head = ResponseHead { status: 404, headers: Vec::new(), body: String::new(), truncated: false };
+        let error = Some(Failure::new(ErrorClass::Http, "the receiver answered 404"));
+        Attempt { response: Some(head), error, ..attempt }
     }
 }
+
+/// An item of a replay: which delivery, where it stood, and whether it was sent again.
+type TakenUp = (DeliveryId, DeliveryState, bool);
 
 /// All that can be seen of a store.
 #[derive(Debug, Default)]
@@ -660,6 +805,12 @@ struct Shown {
     listed: Vec<JobId>,
     events: Vec<Event>,
     deliveries: Vec<(Delivery, Vec<Attempt>)>,
+    /// Those that have not arrived, in the order of their list.
+    undelivered: Vec<Delivery>,
+    destinations: Vec<DestinationStatus>,
+    /// Each with its items.
+    replays: Vec<(Replay, Vec<TakenUp>)>,
+    ledger: Ledger,
     garbage: Vec<Garbage>,
     next_due: NextDue,
     waiting_jobs: u64,
@@ -676,6 +827,10 @@ impl Shown {
         each("job in the clients' lists", &self.listed, &model.listed)?;
         each("event", &self.events, &model.events)?;
         each("delivery", &self.deliveries, &model.deliveries)?;
+        each("undelivered", &self.undelivered, &model.undelivered)?;
+        each("destination", &self.destinations, &model.destinations)?;
+        each("replay", &self.replays, &model.replays)?;
+        same("the ledger", &self.ledger, &model.ledger)?;
         each("garbage", &self.garbage, &model.garbage)?;
         same("the next due time", &self.next_due, &model.next_due)?;
         same("the count of waiting jobs", &self.waiting_jobs, &model.waiting_jobs)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use darkroom::domain::delivery::Verdict;
+use darkroom::domain::delivery::{Attempt, Verdict};
 use darkroom::domain::event::EventKind;
 use darkroom::domain::job::{Job, NewJob};
 use darkroom::store::{Audit, Ending, Garbage, JobQuery, Purged, StoreError, Submitted};
@@ -48,9 +48,7 @@ pub async fn only_what_is_due_goes_and_with_all_that_belongs_to_it(rig: &Rig) {
         for delivery in rig.claim_attempts(9, at(second)).await {
             let verdict = if second == 2 { Verdict::RetryAt(at(12)) } else { Verdict::Delivered };
             let attempt = failed_attempt(delivery.attempt_count + 1, at(second));
-            rig.settle_delivery(delivery.id, delivery.lease_token, attempt, verdict, at(second))
-                .await
-                .unwrap();
+            rig.settle_delivery(delivery.id, delivery.token(), attempt, verdict, at(second)).await.unwrap();
             attempts.push(delivery.id);
         }
     }
@@ -128,7 +126,7 @@ pub async fn a_callback_on_its_way_postpones_it(rig: &Rig) {
         Verdict::RetryAt(at(999_999)),
     ]) {
         let attempt = failed_attempt(delivery.attempt_count + 1, at(now));
-        rig.settle_delivery(delivery.id, delivery.lease_token, attempt, verdict, at(now)).await.unwrap();
+        rig.settle_delivery(delivery.id, delivery.token(), attempt, verdict, at(now)).await.unwrap();
     }
     now += 24 * 3600;
     assert_eq!(rig.purge(9, at(now)).await.unwrap(), Purged { jobs: 2, more: false });
@@ -215,7 +213,8 @@ pub async fn long_stories_with_callbacks_are_told_whole_and_go_whole(rig: &Rig) 
             break;
         }
         let settled = claimed.iter().map(async |delivery| {
-            let (id, token, attempt) = (delivery.id, delivery.lease_token, failed_attempt(1, at(1)));
+            let attempt = Attempt { error: None, ..failed_attempt(1, at(1)) };
+            let (id, token) = (delivery.id, delivery.token());
             rig.settle_delivery(id, token, attempt, Verdict::Delivered, at(1)).await.unwrap()
         });
         futures_util::future::join_all(settled).await;

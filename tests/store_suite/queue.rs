@@ -79,9 +79,15 @@ pub async fn the_next_due_time_is_that_of_the_next_step(rig: &Rig) {
     let attempt = rig.claim_attempt(at(61)).await;
     assert_eq!(due().await.delivery, Some(at(61 + LEASE)));
     let verdict = Verdict::RetryAt(at(200));
-    rig.settle_delivery(attempt.id, 1, failed_attempt(attempt.attempt_count + 1, at(61)), verdict, at(62))
-        .await
-        .unwrap();
+    rig.settle_delivery(
+        attempt.id,
+        attempt.token(),
+        failed_attempt(attempt.attempt_count + 1, at(61)),
+        verdict,
+        at(62),
+    )
+    .await
+    .unwrap();
     assert_eq!(due().await.delivery, Some(at(200)));
     rig.claim_one(at(100)).await;
     rig.claims_nothing(at(100)).await;
@@ -161,7 +167,7 @@ pub async fn changes_wake_those_who_wait(rig: &Rig) {
     assert!(woken(deliveries));
     let attempt = rig.claim_attempt(at(6)).await;
     woken(deliveries);
-    rig.give_back_delivery(attempt.id, attempt.lease_token, at(7)).await.unwrap();
+    rig.give_back_delivery(attempt.id, attempt.token()).await.unwrap();
     assert!(woken(deliveries));
     rig.set_paused(WORK).await.unwrap();
     woken(jobs);

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use darkroom::domain::client::ClientId;
 use darkroom::domain::delivery::{Attempt, Delivery, DeliveryState, ErrorClass, Failure};
-use darkroom::domain::event::{Event, EventKind};
+use darkroom::domain::dispatch::DispatchPolicy;
+use darkroom::domain::event::{Event, EventKind, Subject as Told};
 use darkroom::domain::id::{JobId, WorkerId};
 use darkroom::domain::image::{Format, Variant};
 use darkroom::domain::job::{Artifact, Callback, Input, Job, JobError, JobStatus, NewJob, Priority};
-use darkroom::domain::secret::SigningSecret;
+use darkroom::domain::retry::RetryOverride;
+use darkroom::domain::secret::{SealedSecret, SigningSecret};
 use darkroom::store::{Ending, Idempotency, JobQuery, Policy, Store, StoreError, Submission, Submitted};
 use jiff::Timestamp;
 use tokio::runtime::Runtime;
@@ -27,7 +29,7 @@ pub const KEEP_DELETED: i64 = 100;
 
 /// Runs a case over an engine, then looks at the books, before and after an opening.
 pub fn run(engine: Engine, case: impl AsyncFnOnce(&Rig)) {
-    let rig = Rig { store: engine.open(), engine };
+    let rig = Rig { store: engine.open(policy()), engine };
     runtime().block_on(async {
         case(&rig).await;
         if rig.is_closed().await {
@@ -69,6 +71,13 @@ impl Deref for Rig {
 }
 
 impl Rig {
+    /// Another store of the same engine, under other bounds for destinations.
+    pub async fn under(&self, dispatch: DispatchPolicy) -> Self {
+        let (engine, policy) = (self.engine, Policy { dispatch, ..policy() });
+        let store = tokio::task::spawn_blocking(move || engine.open(policy)).await.unwrap();
+        Self { store, engine }
+    }
+
     /// `jobs`, or fewer where each step is an opening.
     pub fn many(&self, jobs: u32) -> u32 {
         if self.engine == Engine::Reopened { jobs.min(30) } else { jobs }
@@ -191,6 +200,8 @@ pub fn secs(seconds: i64) -> Duration {
 
 pub fn policy() -> Policy {
     Policy {
+        // What the model claims is not to depend on the order of equal times.
+        dispatch: DispatchPolicy { at_first: 64, ..DispatchPolicy::default() },
         source: "http://127.0.0.1:8080".to_owned(),
         keep_finished: secs(KEEP_FINISHED),
         keep_deleted: secs(KEEP_DELETED),
@@ -240,7 +251,9 @@ pub fn telling(events: &[EventKind]) -> Option<Callback> {
     Some(Callback {
         url: "https://hooks.example/abc".parse().unwrap(),
         events: events.to_vec(),
-        secret: Some(SigningSecret::from_entropy([7; 32])),
+        secret: Some(SealedSecret::plain(&SigningSecret::from_entropy([7; 32]))),
+        headers: Vec::new(),
+        retry: RetryOverride::default(),
         latest: None,
     })
 }
@@ -265,13 +278,23 @@ pub fn failed_attempt(number: u32, now: Timestamp) -> Attempt {
         number,
         started_at: now,
         duration_ms: 3,
+        trigger: darkroom::domain::delivery::Trigger::default(),
+        timings: darkroom::domain::delivery::Timings::default(),
         remote_addr: None,
         response: None,
-        error: Some(Failure { class: ErrorClass::Timeout, detail: "15 s".to_owned() }),
+        error: Some(Failure::new(ErrorClass::Timeout, "15 s")),
         next_attempt_at: None,
     }
 }
 
 pub fn ids<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> Vec<JobId> {
     jobs.into_iter().map(|job| job.id).collect()
+}
+
+/// The job that an event tells of.
+pub fn job_of(event: &Event) -> &Job {
+    match &event.subject {
+        Told::Job(job) => job,
+        other => panic!("{other:?} is no job"),
+    }
 }

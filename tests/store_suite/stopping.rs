@@ -6,7 +6,7 @@ use darkroom::domain::event::EventKind::{
 use darkroom::domain::job::{Job, JobStatus, NewJob, TransitionError};
 use darkroom::store::{Ending, StoreError};
 
-use crate::rig::{KEEP_DELETED, KEEP_FINISHED, LEASE, Rig, artifact, at, error, ids, job};
+use crate::rig::{KEEP_DELETED, KEEP_FINISHED, LEASE, Rig, artifact, at, error, ids, job, job_of};
 
 fn until(n: u32, deadline_ms: u64) -> NewJob {
     NewJob { deadline_ms: Some(deadline_ms), ..job(n, at(0)) }
@@ -194,7 +194,7 @@ pub async fn deleting_hides_and_restoring_takes_it_back(rig: &Rig) {
     assert_eq!(rig.stored(done.id).await, restored);
     let story = rig.story(done.id).await;
     assert_eq!(story.last().unwrap().kind, JobRestored);
-    assert_eq!(story.last().unwrap().job, restored.snapshot());
+    assert_eq!(*job_of(story.last().unwrap()), restored.snapshot());
     assert_eq!(story.len(), 5);
 }
 

@@ -5,7 +5,7 @@ use darkroom::domain::job::{JobStatus, NewJob, Priority};
 use darkroom::store::{Ending, Idempotency, StoreError, Submission, Submitted};
 
 use crate::engines::Engine;
-use crate::rig::{KEEP_DELETED, Rig, at, client, job, job_id, telling};
+use crate::rig::{KEEP_DELETED, Rig, at, client, job, job_id, job_of, telling};
 
 pub async fn a_job_reads_back_with_its_event(rig: &Rig) {
     let new = NewJob {
@@ -25,8 +25,8 @@ pub async fn a_job_reads_back_with_its_event(rig: &Rig) {
 
     let story = rig.story(new.id).await;
     assert_eq!(story.len(), 1);
-    assert_eq!((story[0].kind, story[0].at, story[0].job_id), (EventKind::JobQueued, at(5), new.id));
-    assert_eq!(story[0].job, accepted.snapshot(), "as it was, without its secret");
+    assert_eq!((story[0].kind, story[0].at, story[0].job_id()), (EventKind::JobQueued, at(5), Some(new.id)));
+    assert_eq!(*job_of(&story[0]), accepted.snapshot(), "as it was, without its secret");
     assert_eq!(story[0].source, "http://127.0.0.1:8080");
     assert_eq!(rig.deliveries_of(new.id).await.unwrap(), [], "nobody asked to be told of this kind");
     assert_eq!(rig.waiting_jobs(), 1);

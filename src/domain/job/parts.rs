@@ -10,7 +10,8 @@ use crate::domain::event::EventKind;
 use crate::domain::hex::hash;
 use crate::domain::id::DeliveryId;
 use crate::domain::image::Format;
-use crate::domain::secret::SigningSecret;
+use crate::domain::retry::RetryOverride;
+use crate::domain::secret::SealedSecret;
 
 /// Which of a client's own jobs go first; no client gets ahead of another by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -89,12 +90,19 @@ pub struct Callback {
     /// Which kinds of events.
     pub events: Vec<EventKind>,
     /// Signs instead of the client's secret.
-    pub secret: Option<SigningSecret>,
+    pub secret: Option<SealedSecret>,
+    /// Sent with each attempt, besides our own. Their values may be credentials.
+    #[serde(default)]
+    pub headers: Vec<(String, SealedSecret)>,
+    /// What it has of its own instead of the configured schedule.
+    #[serde(default)]
+    pub retry: RetryOverride,
     /// How the latest of its deliveries stands; `None` before there is one.
     pub latest: Option<CallbackProgress>,
 }
 
-/// How the latest delivery of a job's callback stands: a copy, kept with each attempt's record.
+/// How the latest delivery of a job's callback stands. What a job keeps of it is how it was when it came to be; who
+/// reads the job is shown how it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallbackProgress {
     /// Which delivery.

@@ -1,4 +1,4 @@
-//! Signatures as Standard Webhooks 1.0 defines them: HMAC-SHA256 over `{id}.{timestamp}.{body}`.
+//! Signatures as Standard Webhooks 1.0 defines them: HMAC-SHA256 over `{id}.{timestamp}.{body}`, or Ed25519.
 //!
 //! The id stays the same over all attempts, the timestamp is the attempt's own, so each is signed anew.
 
@@ -10,13 +10,14 @@ use jiff::Timestamp;
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq as _};
 
+use super::ed25519::{PrivateKey, PublicKey};
 use crate::domain::secret::SigningSecret;
 
 /// Names the event; the receiver recognises repetitions by it.
 pub const HEADER_ID: &str = "webhook-id";
 /// When this attempt was signed, in Unix seconds.
 pub const HEADER_TIMESTAMP: &str = "webhook-timestamp";
-/// One signature per active secret, separated by single spaces.
+/// One signature per active secret and key, separated by single spaces.
 pub const HEADER_SIGNATURE: &str = "webhook-signature";
 /// Which attempt this is, from 1. It is not signed.
 pub const HEADER_ATTEMPT: &str = "webhook-attempt";
@@ -25,6 +26,7 @@ pub const HEADER_ATTEMPT: &str = "webhook-attempt";
 pub const TOLERANCE_SECONDS: i64 = 300;
 
 const SCHEME: &str = "v1";
+const ASYMMETRIC_SCHEME: &str = "v1a";
 
 /// Why a callback does not verify.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,27 +61,71 @@ pub enum VerifyError {
          or the body is not byte for byte the one that was signed"
     )]
     NoMatch,
+    /// No signature of the asymmetric scheme fits.
+    #[error(
+        "no {ASYMMETRIC_SCHEME} signature matches: it was signed with another key or with none, \
+         or the body is not byte for byte the one that was signed"
+    )]
+    NoMatchForKey,
 }
 
 /// The signature of one body under one secret, `v1,` and base64.
 #[must_use]
 pub fn sign(secret: &SigningSecret, id: &str, timestamp: i64, body: &[u8]) -> String {
+    let mut signature = String::new();
+    let head = format!("{id}.{timestamp}.");
+    append(&mut signature, SCHEME, mac(secret.expose_bytes(), &[head.as_bytes(), body]));
+    signature
+}
+
+/// The HMAC-SHA256 of the parts, one after another.
+pub(super) fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     #[expect(clippy::expect_used, reason = "HMAC is defined for keys of every length (RFC 2104, section 2)")]
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose_bytes()).expect("a key of any length");
-    mac.update(format!("{id}.{timestamp}.").as_bytes());
-    mac.update(body);
-    format!("{SCHEME},{}", BASE64.encode(mac.finalize().into_bytes()))
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
 }
 
 /// The value of [`HEADER_SIGNATURE`]: one signature per secret, so that during a rotation both the old
 /// and the new one verify. Exactly one space between them: some receivers split at each.
 #[must_use]
 pub fn header(secrets: &[SigningSecret], id: &str, timestamp: i64, body: &[u8]) -> String {
-    let signatures: Vec<_> = secrets.iter().map(|secret| sign(secret, id, timestamp, body)).collect();
-    signatures.join(" ")
+    header_with(None, secrets, id, timestamp, body)
 }
 
-/// Checks a callback as a receiver does.
+/// The same, and after the secrets' signatures that of a private key, which anyone can verify. It comes last, for
+/// receivers that know secrets alone.
+#[must_use]
+pub fn header_with(
+    key: Option<&PrivateKey>,
+    secrets: &[SigningSecret],
+    id: &str,
+    timestamp: i64,
+    body: &[u8],
+) -> String {
+    let prefix = format!("{id}.{timestamp}.");
+    let mut signatures = String::new();
+    for secret in secrets {
+        append(&mut signatures, SCHEME, mac(secret.expose_bytes(), &[prefix.as_bytes(), body]));
+    }
+    if let Some(key) = key {
+        append(&mut signatures, ASYMMETRIC_SCHEME, key.sign(&[prefix.as_bytes(), body].concat()));
+    }
+    signatures
+}
+
+fn append(signatures: &mut String, scheme: &str, signature: impl AsRef<[u8]>) {
+    if !signatures.is_empty() {
+        signatures.push(' ');
+    }
+    signatures.push_str(scheme);
+    signatures.push(',');
+    BASE64.encode_string(signature, signatures);
+}
+
+/// Checks a callback as a receiver does that shares a secret.
 ///
 /// # Errors
 ///
@@ -90,25 +136,66 @@ pub fn verify(
     body: &[u8],
     now: Timestamp,
 ) -> Result<(), VerifyError> {
-    let id = text(headers, HEADER_ID)?;
-    let timestamp = text(headers, HEADER_TIMESTAMP)?.parse().map_err(|_| VerifyError::BadTimestamp)?;
-    let signatures = text(headers, HEADER_SIGNATURE)?;
-    check_age(timestamp, now)?;
-
-    let expected = sign(secret, id, timestamp, body);
+    let signed = Signed::read(headers, now)?;
+    let expected = sign(secret, signed.id, signed.timestamp, body);
     // Every entry is compared in full; entries of other schemes differ in their first bytes.
-    let matched = signatures
+    let matched = signed
+        .signatures
         .split(' ')
         .map(|candidate| candidate.as_bytes().ct_eq(expected.as_bytes()))
         .fold(Choice::from(0), |any, one| any | one);
     if bool::from(matched) { Ok(()) } else { Err(VerifyError::NoMatch) }
 }
 
+/// Checks a callback as a receiver does that has the public key.
+///
+/// # Errors
+///
+/// Says why the callback cannot be trusted.
+pub fn verify_with_key(
+    key: &PublicKey,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<(), VerifyError> {
+    let signed = Signed::read(headers, now)?;
+    let message = [format!("{}.{}.", signed.id, signed.timestamp).as_bytes(), body].concat();
+    let matched = signed
+        .signatures
+        .split(' ')
+        .filter_map(|candidate| candidate.strip_prefix(ASYMMETRIC_SCHEME)?.strip_prefix(','))
+        .filter_map(|encoded| BASE64.decode(encoded).ok())
+        .any(|signature| key.verify(&message, &signature));
+    if matched { Ok(()) } else { Err(VerifyError::NoMatchForKey) }
+}
+
+/// What a callback's headers say of its signatures.
+struct Signed<'h> {
+    id: &'h str,
+    timestamp: i64,
+    signatures: &'h str,
+}
+
+impl<'h> Signed<'h> {
+    fn read(headers: &'h HeaderMap, now: Timestamp) -> Result<Self, VerifyError> {
+        let id = text(headers, HEADER_ID)?;
+        let written = text(headers, HEADER_TIMESTAMP)?;
+        let timestamp: i64 = written.parse().map_err(|_| VerifyError::BadTimestamp)?;
+        // The text is what is signed, so there is one way only to write a number.
+        if timestamp.to_string() != written {
+            return Err(VerifyError::BadTimestamp);
+        }
+        let signatures = text(headers, HEADER_SIGNATURE)?;
+        check_age(timestamp, now)?;
+        Ok(Self { id, timestamp, signatures })
+    }
+}
+
 fn text<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<&'h str, VerifyError> {
     headers.get(name).and_then(|value| value.to_str().ok()).ok_or(VerifyError::MissingHeader(name))
 }
 
-fn check_age(timestamp: i64, now: Timestamp) -> Result<(), VerifyError> {
+pub(super) fn check_age(timestamp: i64, now: Timestamp) -> Result<(), VerifyError> {
     let age_seconds = now.as_second().saturating_sub(timestamp);
     if age_seconds > TOLERANCE_SECONDS {
         return Err(VerifyError::TooOld { age_seconds });
@@ -160,6 +247,40 @@ mod tests {
                 br#"{"email":"test@example.com","username":"test_user"}"#,
             ),
             "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw="
+        );
+    }
+
+    #[test]
+    fn the_vector_of_the_asymmetric_scheme() {
+        let key: PrivateKey =
+            "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
+                .parse()
+                .unwrap();
+        let expected =
+            "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg==";
+        assert_eq!(header_with(Some(&key), &[], ID, TIMESTAMP, BODY), expected);
+    }
+
+    #[test]
+    fn who_has_the_public_key_needs_no_secret_and_the_other_way_round() {
+        let key = PrivateKey::from_entropy([5; 32]);
+        let value = header_with(Some(&key), &[secret(), secret()], ID, TIMESTAMP, BODY);
+        let schemes: Vec<_> = value.split(' ').map(|token| token.split_once(',').unwrap().0).collect();
+        assert_eq!(schemes, ["v1", "v1", "v1a"]);
+        assert_eq!(verdict(&value), Ok(()));
+        let check = |key: &PrivateKey, value: &str, body: &[u8]| {
+            verify_with_key(&key.public(), &signed(value), body, at(TIMESTAMP))
+        };
+        assert_eq!(check(&key, &value, BODY), Ok(()));
+        assert_eq!(check(&key, &value, b"{}"), Err(VerifyError::NoMatchForKey));
+        assert_eq!(check(&PrivateKey::from_entropy([6; 32]), &value, BODY), Err(VerifyError::NoMatchForKey));
+        for other in ["v1", "v1a", "v1b", ""] {
+            let value = value.replace("v1a,", other);
+            assert_eq!(check(&key, &value, BODY), Err(VerifyError::NoMatchForKey), "{other}");
+        }
+        assert_eq!(
+            verify_with_key(&key.public(), &signed(&value), BODY, at(TIMESTAMP + 301)),
+            Err(VerifyError::TooOld { age_seconds: 301 })
         );
     }
 
@@ -230,7 +351,7 @@ mod tests {
             let verdict = verify(&secret(), &without, BODY, at(TIMESTAMP));
             assert_eq!(verdict, Err(VerifyError::MissingHeader(name)));
         }
-        for value in ["", "soon", "1614265330.5", "99999999999999999999"] {
+        for value in ["", "soon", "1614265330.5", "+1614265330", "01614265330", "99999999999999999999"] {
             let mut odd = headers.clone();
             odd.insert(HEADER_TIMESTAMP, HeaderValue::from_static(value));
             assert_eq!(

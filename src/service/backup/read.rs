@@ -11,11 +11,12 @@ use tar::{Archive, Entry, EntryType};
 use tokio::runtime::Handle;
 
 use super::{
-    BackupError, END, End, FORMAT, HEADER, Hashing, Header, PICTURES, Picture, Progress, RECORDS,
-    SIGNING_SECRET, Summary, pictures_of,
+    BackupError, ENCRYPTION_KEY, END, End, FORMAT, HEADER, Hashing, Header, KeyFiles, PICTURES, Picture,
+    Progress, RECORDS, SIGNING_SECRET, Summary, pictures_of,
 };
 use crate::blobs::Blobs;
-use crate::domain::secret::SigningSecret;
+use crate::domain::secret::KeyId;
+use crate::service::vault::Vault;
 use crate::store::{Record, Store};
 
 /// More than any file but a picture has: one of records ends with the line that makes it 4 MiB.
@@ -29,28 +30,28 @@ pub fn check(file: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Summary,
 }
 
 /// Takes in a file that was checked: pictures first, then records, so that no job is there before its pictures.
-/// Returns the signing secret that is in it. It blocks, on a thread of the runtime that may.
+/// Returns the keys that are in it. It blocks, on a thread of the runtime that may.
 pub fn import(
     file: &Path,
     store: &dyn Store,
     blobs: &Blobs,
     now: Timestamp,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Option<SigningSecret>, BackupError> {
+) -> Result<KeyFiles, BackupError> {
     let runtime = Handle::current();
     let mut import = runtime.block_on(store.import())?;
     let mut keep = |picture: &Picture, content: &mut dyn Read| {
         let kept = keep(blobs, &runtime, picture, content);
         kept.map_err(BackupError::io("a picture cannot be stored"))
     };
-    let (_, signing_secret) = walk(file, &mut keep, progress)?;
+    let (_, keys) = walk(file, &mut keep, progress)?;
     let mut archive = open(file)?;
     for entry in archive.entries_with_seek().map_err(unreadable)? {
         let Some(records) = records_of(&mut entry.map_err(unreadable)?)? else { continue };
         runtime.block_on(import.put(records))?;
     }
     runtime.block_on(import.finish(now))?;
-    Ok(signing_secret)
+    Ok(keys)
 }
 
 fn keep(blobs: &Blobs, runtime: &Handle, picture: &Picture, content: &mut dyn Read) -> io::Result<()> {
@@ -73,7 +74,7 @@ fn walk(
     file: &Path,
     on_picture: &mut OnPicture<'_>,
     progress: &mut dyn FnMut(Progress),
-) -> Result<(Summary, Option<SigningSecret>), BackupError> {
+) -> Result<(Summary, KeyFiles), BackupError> {
     let mut beside = open(file)?;
     let mut expected = beside
         .entries_with_seek()
@@ -106,9 +107,11 @@ fn walk(
         bytes: pass.done.bytes,
         missing: pass.missing,
         missing_pictures: end.missing_pictures,
-        signing_secret: pass.signing_secret.is_some(),
+        signing_secret: pass.keys.signing_secret.is_some(),
+        encryption_key: pass.keys.encryption_key.is_some(),
+        needed_keys: pass.needed_keys(),
     };
-    Ok((summary, pass.signing_secret))
+    Ok((summary, pass.keys))
 }
 
 /// What was found so far.
@@ -116,7 +119,8 @@ fn walk(
 struct Pass {
     done: Progress,
     missing: u64,
-    signing_secret: Option<SigningSecret>,
+    keys: KeyFiles,
+    sealed_by: Vec<KeyId>,
     /// Over every file before the pictures.
     digest: Sha256,
     end: Option<End>,
@@ -162,16 +166,32 @@ impl Pass {
             END => self.end = Some(json(END, &content)?),
             SIGNING_SECRET => {
                 let secret = std::str::from_utf8(&content).ok().and_then(|text| text.trim().parse().ok());
-                self.signing_secret = Some(secret.ok_or_else(|| damaged(&name, "is none"))?);
+                self.keys.signing_secret = Some(secret.ok_or_else(|| damaged(&name, "is none"))?);
+                self.digest.update(&content);
+            }
+            ENCRYPTION_KEY => {
+                let key = std::str::from_utf8(&content).ok().and_then(|text| text.trim().parse().ok());
+                self.keys.encryption_key = Some(key.ok_or_else(|| damaged(&name, "is none"))?);
                 self.digest.update(&content);
             }
             _ if name.starts_with(RECORDS) => {
-                self.done.records += records(&name, &content)?.len() as u64;
+                let records = records(&name, &content)?;
+                self.done.records += records.len() as u64;
+                for record in &records {
+                    if let Record::Meta { keyring, .. } = record {
+                        self.sealed_by.clone_from(&keyring.sealed_by);
+                    }
+                }
                 self.digest.update(&content);
             }
             _ => return Err(damaged(&name, "does not belong there")),
         }
         Ok(())
+    }
+
+    fn needed_keys(&self) -> Vec<String> {
+        let inside = self.keys.encryption_key.as_ref().map(Vault::id_of);
+        self.sealed_by.iter().filter(|id| inside != Some(**id)).map(KeyId::to_string).collect()
     }
 
     fn compare_with(&self, end: &End) -> Result<(), BackupError> {

@@ -31,6 +31,7 @@ impl Service {
         let source = Source {
             blobs: self.blobs.clone(),
             signing_secret_file: self.settings.signing_secret_file.clone(),
+            encryption_key_file: self.settings.encryption_key_file.clone(),
             created_at: self.clock.now(),
         };
         let (client, receiver) = mpsc::channel(CHUNKS);

@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
 use super::{
-    BackupError, END, End, FORMAT, HEADER, Hashing, Header, Missing, NAMED, Picture, Progress, RECORDS,
-    SIGNING_SECRET, pictures_of,
+    BackupError, ENCRYPTION_KEY, END, End, FORMAT, HEADER, Hashing, Header, Missing, NAMED, Picture,
+    Progress, RECORDS, SIGNING_SECRET, pictures_of,
 };
 use crate::blobs::Blobs;
 use crate::store::{Export, Record};
@@ -27,6 +27,8 @@ pub struct Source {
     pub blobs: Blobs,
     /// The data folder's signing secret, if it has one.
     pub signing_secret_file: PathBuf,
+    /// The data folder's encryption key, if it has one.
+    pub encryption_key_file: PathBuf,
     /// The time.
     pub created_at: Timestamp,
 }
@@ -41,10 +43,14 @@ pub fn write(
     let mut tar = Tar::new(out, source.created_at);
     let version = env!("CARGO_PKG_VERSION").to_owned();
     tar.json(HEADER, &Header { format: FORMAT, created_at: source.created_at, darkroom: version })?;
-    match std::fs::read(&source.signing_secret_file) {
-        Ok(secret) => tar.file(SIGNING_SECRET, &secret)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(BackupError::io("cannot read the signing secret")(error)),
+    for (name, file) in
+        [(SIGNING_SECRET, &source.signing_secret_file), (ENCRYPTION_KEY, &source.encryption_key_file)]
+    {
+        match std::fs::read(file) {
+            Ok(secret) => tar.file(name, &secret)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(BackupError::io("cannot read a file of keys")(error)),
+        }
     }
     let mut done = Progress::default();
     let named = records(&mut *export, source, &mut tar, &mut done, progress)?;

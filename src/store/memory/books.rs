@@ -7,10 +7,15 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::entropy;
 use crate::domain::client::ClientId;
-use crate::domain::delivery::{Attempt, Delivery, DeliveryState, StaleDelivery, Verdict};
-use crate::domain::event::{Event, EventKind};
-use crate::domain::id::{DeliveryId, EventId, JobId, WorkerId};
+use crate::domain::delivery::{Attempt, Delivery, DeliveryState};
+use crate::domain::destination::Destination;
+use crate::domain::dispatch::Dispatch;
+use crate::domain::event::{Event, EventKind, Subject};
+use crate::domain::id::{DeliveryId, DestinationId, EventId, JobId, ReplayId, WorkerId};
 use crate::domain::job::{Job, JobError, JobStatus, TransitionError};
+use crate::domain::replay::{Replay, ReplayItem};
+use crate::domain::rotation::ClientSecrets;
+use crate::domain::secret::Keyring;
 use crate::store::{
     Audit, Ending, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, StoreError, Submission,
     Submitted,
@@ -18,6 +23,8 @@ use crate::store::{
 
 /// How long a job is kept on whose callback is still on its way when its time has come.
 const POSTPONED_BY: Duration = Duration::from_secs(3600);
+
+mod deliveries;
 
 /// All there is. Each step checks before it changes anything.
 pub(super) struct Books {
@@ -27,9 +34,18 @@ pub(super) struct Books {
     pub(super) events: BTreeMap<u64, Event>,
     /// By the `seq` of the event: each has one at most.
     pub(super) deliveries: BTreeMap<u64, Delivery>,
+    pub(super) destinations: BTreeMap<DestinationId, Destination>,
+    dispatch: Dispatch,
+    pub(super) replays: BTreeMap<ReplayId, Replay>,
+    pub(super) replay_items: BTreeMap<(ReplayId, u64), ReplayItem>,
+    replay_keys: BTreeMap<(ClientId, String), (ReplayId, [u8; 32])>,
+    /// Events that belong to no job, by when they are removed.
+    purge_events: BTreeSet<(Timestamp, u64)>,
     pub(super) attempts: BTreeMap<(DeliveryId, u32), Attempt>,
     pub(super) idempotency: BTreeMap<(ClientId, String), (JobId, [u8; 32])>,
     pub(super) garbage: BTreeMap<JobId, Garbage>,
+    pub(super) secrets: BTreeMap<ClientId, ClientSecrets>,
+    pub(super) keyring: Keyring,
     pub(super) paused: Paused,
     pub(super) last_seq: u64,
     /// Whose turn was the last.
@@ -40,6 +56,12 @@ pub(super) struct Books {
 impl Books {
     pub(super) fn new(policy: Policy) -> Self {
         Self {
+            dispatch: Dispatch::new(policy.dispatch.clone(), 0),
+            destinations: BTreeMap::new(),
+            replays: BTreeMap::new(),
+            replay_items: BTreeMap::new(),
+            replay_keys: BTreeMap::new(),
+            purge_events: BTreeSet::new(),
             policy,
             jobs: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -47,6 +69,8 @@ impl Books {
             attempts: BTreeMap::new(),
             idempotency: BTreeMap::new(),
             garbage: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            keyring: Keyring::default(),
             paused: Paused::default(),
             last_seq: 0,
             turn: None,
@@ -73,23 +97,11 @@ impl Books {
         Ok(self.keep(job))
     }
 
-    pub(super) fn change_delivery(
-        &mut self,
-        id: DeliveryId,
-        change: impl FnOnce(&mut Delivery) -> Result<(), StaleDelivery>,
-    ) -> Result<Delivery, StoreError> {
-        let found = self.deliveries.values().find(|delivery| delivery.id == id);
-        let mut delivery = found.cloned().ok_or(StoreError::NotFound)?;
-        change(&mut delivery)?;
-        self.deliveries.insert(delivery.event_seq, delivery.clone());
-        if let Some(job) = self.jobs.get_mut(&delivery.job_id)
-            && let Some(latest) = job.callback.as_mut().and_then(|callback| callback.latest.as_mut())
-            && latest.delivery == id
-        {
-            *latest = delivery.progress();
-            job.revision += 1;
-        }
-        Ok(delivery)
+    fn append(&mut self, kind: EventKind, subject: Subject, now: Timestamp) -> u64 {
+        self.last_seq += 1;
+        let (id, source) = (EventId::new(now, &entropy()), self.policy.source.clone());
+        self.events.insert(self.last_seq, Event { id, seq: self.last_seq, kind, at: now, source, subject });
+        self.last_seq
     }
 
     pub(super) fn submit(&mut self, submission: Submission, now: Timestamp) -> Result<Submitted, StoreError> {
@@ -100,7 +112,7 @@ impl Books {
                 Some((_, fingerprint)) if *fingerprint != idempotency.fingerprint => {
                     return Ok(Submitted::KeyReused);
                 }
-                Some((known, _)) => return Ok(Submitted::Repeated(self.job(*known)?)),
+                Some((known, _)) => return Ok(Submitted::Repeated(self.shown(&self.job(*known)?))),
                 None => self.idempotency.insert(key, (job.id, idempotency.fingerprint)),
             };
             job.idempotency_key = Some(idempotency.key);
@@ -194,19 +206,6 @@ impl Books {
         Ok(self.keep(job))
     }
 
-    pub(super) fn settle(
-        &mut self,
-        id: DeliveryId,
-        token: u64,
-        attempt: Attempt,
-        verdict: &Verdict,
-        now: Timestamp,
-    ) -> Result<Delivery, StoreError> {
-        let delivery = self.change_delivery(id, |delivery| delivery.settle(token, &attempt, verdict, now))?;
-        self.attempts.insert((id, attempt.number), attempt);
-        Ok(delivery)
-    }
-
     pub(super) fn sweep(&mut self, now: Timestamp) -> Result<(), StoreError> {
         self.free_jobs(now, now)?;
         for job in self.jobs.values_mut() {
@@ -233,30 +232,6 @@ impl Books {
         Ok(())
     }
 
-    pub(super) fn free_deliveries(&mut self, until: Timestamp, now: Timestamp) -> Result<(), StoreError> {
-        for delivery in due(&self.deliveries, |delivery| delivery.lease.map(|lease| lease.until), until) {
-            self.change_delivery(delivery.id, |delivery| delivery.lose_worker(now))?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn claim_deliveries(
-        &mut self,
-        worker: WorkerId,
-        limit: usize,
-        lease: Duration,
-        now: Timestamp,
-    ) -> Result<Vec<(Delivery, Event)>, StoreError> {
-        self.free_deliveries(now, now)?;
-        let mut claimed = Vec::new();
-        for delivery in due(&self.deliveries, pending_until, now).into_iter().take(limit) {
-            let event = self.events.get(&delivery.event_seq).cloned().ok_or(StoreError::NotFound)?;
-            let claim = |delivery: &mut Delivery| delivery.claim(worker, later(now, lease));
-            claimed.push((self.change_delivery(delivery.id, claim)?, event));
-        }
-        Ok(claimed)
-    }
-
     fn conclude(&mut self, job: &mut Job, now: Timestamp) {
         if let Some(kind) = job.status.ending() {
             job.keep_until(later(now, self.policy.keep_finished));
@@ -265,29 +240,28 @@ impl Books {
     }
 
     fn tell(&mut self, job: &mut Job, kind: EventKind, now: Timestamp) {
-        self.last_seq += 1;
-        let mut event = Event {
-            id: EventId::new(now, &entropy()),
-            seq: self.last_seq,
-            kind,
-            job_id: job.id,
-            at: now,
-            source: self.policy.source.clone(),
-            job: job.snapshot(),
-        };
-        if let Some(callback) = job.callback.as_mut().filter(|callback| callback.events.contains(&kind)) {
-            let delivery = Delivery::of(&event, callback, DeliveryId::new(now, &entropy()));
-            callback.latest = Some(delivery.progress());
-            event.job = job.snapshot();
-            self.deliveries.insert(event.seq, delivery);
+        let subject = |job: &Job| Subject::Job(Box::new(job.snapshot()));
+        let seq = self.append(kind, subject(job), now);
+        if !job.callback.as_ref().is_some_and(|callback| callback.events.contains(&kind)) {
+            return;
         }
-        self.events.insert(event.seq, event);
+        // What the job showed of the one before goes on counting.
+        let before = job.callback.as_ref().and_then(|callback| callback.latest);
+        let before = before.and_then(|latest| self.delivery(latest.delivery).ok());
+        job.revision += before.map_or(0, |delivery| delivery.shown_revision());
+        let (client, id) = (job.client.clone(), job.id);
+        if let (Some(callback), Some(event)) = (job.callback.as_mut(), self.events.get(&seq).cloned()) {
+            let delivery = Delivery::of(&event, &client, id, callback, DeliveryId::new(now, &entropy()));
+            callback.latest = Some(delivery.progress());
+            self.keep_delivery(delivery);
+            self.events.insert(seq, Event { subject: subject(job), ..event });
+        }
     }
 
     pub(super) fn list(&self, query: &JobQuery) -> JobPage {
         let older = |job: &&Job| query.before.is_none_or(|before| job.id < before);
         let mut found = self.jobs.values().rev().filter(older).filter(|job| query.matches(job));
-        let jobs: Vec<_> = found.by_ref().take(query.limit).cloned().collect();
+        let jobs: Vec<_> = found.by_ref().take(query.limit).map(|job| self.shown(job)).collect();
         let next = found.next().and_then(|_| jobs.last()).map(|job| job.id);
         JobPage { jobs, next }
     }
@@ -302,7 +276,7 @@ impl Books {
                 self.keep(job);
                 continue;
             }
-            self.events.retain(|_, event| event.job_id != job.id);
+            self.events.retain(|_, event| event.job_id() != Some(job.id));
             self.deliveries.retain(|_, delivery| delivery.job_id != job.id);
             self.attempts.retain(|(id, _), _| deliveries.iter().all(|delivery| delivery.id != *id));
             self.idempotency.retain(|_, (id, _)| *id != job.id);
@@ -312,6 +286,10 @@ impl Books {
             let names: BTreeSet<_> = wanted.chain(made).chain(["original".to_owned()]).collect();
             self.garbage.insert(job.id, Garbage { job: job.id, names: names.into_iter().collect() });
             purged.jobs += 1;
+        }
+        while let Some((at, seq)) = self.purge_events.first().copied().filter(|(at, _)| *at <= now) {
+            self.purge_events.remove(&(at, seq));
+            self.events.remove(&seq);
         }
         purged.more = !due(&self.jobs, purge_at, now).is_empty();
         purged
@@ -324,41 +302,22 @@ impl Books {
             let deadline = job.deadline_at.filter(|_| !job.status.is_terminal());
             [ready, waits, deadline, job.lease.map(|lease| lease.until)]
         });
-        let deliveries = self
-            .deliveries
-            .values()
-            .map(|delivery| pending_until(delivery).or_else(|| delivery.lease.map(|lease| lease.until)));
         let deadlines = self.jobs.values().filter(|job| !job.status.is_terminal());
         NextDue {
             job: jobs.flatten().min(),
-            delivery: deliveries.flatten().min(),
+            delivery: self.dispatch.next_due(),
             deadline: deadlines.filter_map(|job| job.deadline_at).min(),
         }
     }
 
-    pub(super) fn deliveries_of(&self, job: JobId) -> Vec<Delivery> {
-        self.deliveries.values().filter(|delivery| delivery.job_id == job).cloned().collect()
-    }
-
     pub(super) fn events_of(&self, job: JobId) -> Vec<Event> {
-        self.events.values().filter(|event| event.job_id == job).cloned().collect()
-    }
-
-    pub(super) fn attempts_of(&self, delivery: DeliveryId) -> Vec<Attempt> {
-        let own = self.attempts.iter().filter(|((id, _), _)| *id == delivery);
-        own.map(|(_, attempt)| attempt.clone()).collect()
+        self.events.values().filter(|event| event.job_id() == Some(job)).cloned().collect()
     }
 
     /// The jobs that wait for a worker, and until when.
     pub(super) fn waiting(&self) -> BTreeSet<(JobId, Option<Timestamp>)> {
         let queued = self.jobs.values().filter(|job| job.status == JobStatus::Queued);
         queued.map(|job| (job.id, job.due_at)).collect()
-    }
-
-    /// The deliveries that wait for an attempt, and until when.
-    pub(super) fn pending(&self) -> BTreeSet<(u64, Timestamp)> {
-        let pending = |delivery: &Delivery| Some((delivery.event_seq, pending_until(delivery)?));
-        self.deliveries.values().filter_map(pending).collect()
     }
 
     pub(super) fn audit(&self) -> Audit {
@@ -368,7 +327,8 @@ impl Books {
                 let attempts = self.attempts_of(delivery.id).len();
                 (delivery, attempts)
             };
-            let deliveries: Vec<_> = self.deliveries_of(job.id).into_iter().map(with_attempts).collect();
+            let own = self.deliveries.values().filter(|delivery| delivery.job_id == job.id);
+            let deliveries: Vec<_> = own.cloned().map(with_attempts).collect();
             audit.story(job, &self.events_of(job.id), &deliveries);
             let known = job.idempotency_key.as_ref().and_then(|key| {
                 self.idempotency.get(&(job.client.clone(), key.clone())).map(|(known, _)| *known)
@@ -378,13 +338,15 @@ impl Books {
             }
         }
         let of_deliveries = self.attempts.keys().map(|(id, _)| *id);
-        let orphans = self.events.values().filter(|event| !self.jobs.contains_key(&event.job_id)).count()
+        let is_of_none = |event: &&Event| event.job_id().is_some_and(|id| !self.jobs.contains_key(&id));
+        let orphans = self.events.values().filter(is_of_none).count()
             + self.deliveries.values().filter(|delivery| !self.jobs.contains_key(&delivery.job_id)).count()
             + self.idempotency.values().filter(|(job, _)| !self.jobs.contains_key(job)).count()
             + of_deliveries.filter(|id| self.deliveries.values().all(|delivery| delivery.id != *id)).count();
         if orphans > 0 {
             audit.fault(format!("{orphans} records belong to nothing"));
         }
+        audit.ledger(self.ledger());
         audit
     }
 }

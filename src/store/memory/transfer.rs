@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::books::Books;
+use crate::domain::delivery::DeliveryState;
 use crate::store::{Export, Import, Record, StoreError};
 
 /// The records of the moment at which it began.
@@ -22,6 +23,7 @@ impl MemoryExport {
         }
         let jobs = books.jobs.values().map(|job| Record::Job(Box::new(job.clone())));
         let events = books.events.values().map(|event| Record::Event(Box::new(event.clone())));
+        let destinations = books.destinations.values().map(|one| Record::Destination(Box::new(one.clone())));
         let deliveries = books.deliveries.values().map(|one| Record::Delivery(Box::new(one.clone())));
         let attempts = books.attempts.iter().map(|((delivery, _), attempt)| Record::Attempt {
             delivery: *delivery,
@@ -34,8 +36,17 @@ impl MemoryExport {
             fingerprint: *fingerprint,
         });
         let garbage = books.garbage.values().cloned().map(Record::Garbage);
-        let meta = Record::Meta { last_seq: books.last_seq, paused: books.paused };
-        let records = jobs.chain(events).chain(deliveries).chain(attempts).chain(keys).chain(garbage);
+        let secrets = books.secrets.values().map(|one| Record::Secrets(Box::new(one.clone())));
+        let keyring = books.keyring.clone();
+        let meta = Record::Meta { last_seq: books.last_seq, paused: books.paused, keyring };
+        let records = jobs
+            .chain(events)
+            .chain(destinations)
+            .chain(deliveries)
+            .chain(attempts)
+            .chain(keys)
+            .chain(garbage)
+            .chain(secrets);
         let records = Some(records.chain([meta]).collect());
         Ok(Self { records, is_running: Arc::clone(is_running) })
     }
@@ -79,7 +90,13 @@ impl Import for MemoryImport {
             match record {
                 Record::Job(job) => drop(books.jobs.insert(job.id, *job)),
                 Record::Event(event) => drop(books.events.insert(event.seq, *event)),
-                Record::Delivery(one) => drop(books.deliveries.insert(one.event_seq, *one)),
+                Record::Destination(one) => drop(books.destinations.insert(one.id, *one)),
+                Record::Delivery(mut one) => {
+                    if one.state == DeliveryState::Sending {
+                        one.state = DeliveryState::Pending;
+                    }
+                    books.keep_delivery(*one);
+                }
                 Record::Attempt { delivery, attempt } => {
                     books.attempts.insert((delivery, attempt.number), *attempt);
                 }
@@ -87,8 +104,10 @@ impl Import for MemoryImport {
                     books.idempotency.insert((client, key), (job, fingerprint));
                 }
                 Record::Garbage(garbage) => drop(books.garbage.insert(garbage.job, garbage)),
-                Record::Meta { last_seq, paused } => {
+                Record::Secrets(secrets) => drop(books.secrets.insert(secrets.client.clone(), *secrets)),
+                Record::Meta { last_seq, paused, keyring } => {
                     (books.last_seq, books.paused) = (books.last_seq.max(last_seq), paused);
+                    books.keyring = keyring;
                 }
             }
         }
@@ -97,7 +116,7 @@ impl Import for MemoryImport {
 
     async fn finish(self: Box<Self>, now: Timestamp) -> Result<(), StoreError> {
         let mut books = self.lock();
-        books.free_jobs(Timestamp::MAX, now)?;
-        books.free_deliveries(Timestamp::MAX, now)
+        books.restart();
+        books.free_jobs(Timestamp::MAX, now)
     }
 }

@@ -1,14 +1,14 @@
 //! The books, counted from the records: every story fits together, and the index has exactly what follows from it.
 
 use super::engine::Engine;
-use super::records::{Indexed, JobRecord, decode};
+use super::records::{DeliveryRecord, Indexed, JobRecord, decode};
 use super::{keys, log};
-use crate::domain::delivery::Delivery;
+use crate::domain::destination::Destination;
 use crate::domain::id::DeliveryId;
-use crate::store::{Audit, StoreError};
+use crate::store::{Audit, Ledger, StoreError};
 
 /// What is kept by its own key only as part of a job's story, or as an entry of the index.
-const FOLLOWING: [u8; 15] = [
+const FOLLOWING: [u8; 16] = [
     keys::JOB_LIST,
     keys::JOB_TAG,
     keys::JOB_READY,
@@ -21,13 +21,14 @@ const FOLLOWING: [u8; 15] = [
     keys::DELIVERY,
     keys::DELIVERY_OF_JOB,
     keys::DELIVERY_DUE,
-    keys::DELIVERY_LEASE,
+    keys::DELIVERY_RETRYING,
+    keys::DELIVERY_EXHAUSTED,
     keys::ATTEMPT,
     keys::SET_ASIDE,
 ];
 
 /// It reads while the store is written: on a running store it may report what was only half seen.
-pub(super) fn audit(engine: &Engine) -> Result<Audit, StoreError> {
+pub(super) fn audit(engine: &Engine, ledger: Ledger) -> Result<Audit, StoreError> {
     let mut audit = Audit::default();
     // How many keys of each kind there are to be, counted by their first byte.
     let mut expected = [0_u64; 256];
@@ -51,10 +52,13 @@ pub(super) fn audit(engine: &Engine) -> Result<Audit, StoreError> {
         }
     }
     let events = count_events(engine, &mut audit)?;
+    let of_none =
+        engine.scan(keys::all(keys::EVENT_PURGE)).try_fold(0, |count, entry| entry.map(|_| count + 1))?;
     let told = expected[usize::from(keys::EVENTS)];
-    if events != told {
-        audit.fault(format!("there are {events} events, and {told} are of a job"));
+    if events != told + of_none {
+        audit.fault(format!("there are {events} events; {told} are of a job, and {of_none} of none"));
     }
+    audit.ledger(ledger);
     Ok(audit)
 }
 
@@ -100,13 +104,18 @@ fn story(
     }
     let mut deliveries = Vec::new();
     for id in ids {
-        match engine.get::<Delivery>(&keys::delivery(id)) {
-            Ok(Some(delivery)) => {
+        match engine.get::<DeliveryRecord>(&keys::delivery(id)) {
+            Ok(Some(record)) => {
                 let attempts = engine.scan(keys::attempts_of(id)).count();
                 expected[usize::from(keys::ATTEMPT)] += attempts as u64;
                 expected[usize::from(keys::DELIVERY)] += 1;
-                index(engine, &delivery, expected, audit)?;
-                deliveries.push((delivery, attempts));
+                index(engine, &record, expected, audit)?;
+                let destination = record.delivery.destination_id();
+                if engine.get::<Destination>(&keys::destination(destination))?.is_none() {
+                    audit.fault(format!("the destination of {id} is not there"));
+                }
+                let attempts = attempts + record.noted();
+                deliveries.push((record.delivery, attempts));
             }
             Ok(None) => audit.fault(format!("{id} of {} is not there", job.id)),
             Err(error) => audit.fault(format!("{id} of {} cannot be read: {error}", job.id)),
@@ -119,7 +128,11 @@ fn story(
         }
     }
     index(engine, record, expected, audit)?;
-    if !record.is_going {
+    if record.is_going {
+        for (delivery, _) in deliveries {
+            *audit.deliveries.entry(delivery.state).or_default() += 1;
+        }
+    } else {
         audit.story(job, &events, &deliveries);
     }
     Ok(())

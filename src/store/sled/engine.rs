@@ -25,7 +25,7 @@ pub(super) const LOG: &str = "db";
 const MADE: &str = "made";
 
 /// The layout of keys and records that this version writes.
-const SCHEMA_VERSION: u32 = 3;
+const SCHEMA_VERSION: u32 = 4;
 
 /// One collection frees up to 512 pieces, and a change leaves two to four.
 const WRITES_PER_COLLECTION: usize = 64;
@@ -135,7 +135,7 @@ impl Engine {
         let engine = Self { db, log, at_close };
         match engine.schema()? {
             Some(SCHEMA_VERSION) => {}
-            Some(found @ (1 | 2)) => {
+            Some(found) if (1..SCHEMA_VERSION).contains(&found) => {
                 upgrade::from(found, &engine, policy).map_err(OpenError::Unreadable)?;
                 // What the upgrade wrote is to be on disk before the version says so.
                 engine.sync().map_err(failed)?;
@@ -348,6 +348,7 @@ pub(super) mod tests {
 
     pub(crate) fn policy() -> Policy {
         Policy {
+            dispatch: crate::domain::dispatch::DispatchPolicy::default(),
             source: "http://127.0.0.1:8080".to_owned(),
             keep_finished: Duration::from_secs(1000),
             keep_deleted: Duration::from_secs(100),

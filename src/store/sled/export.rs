@@ -15,7 +15,7 @@ use super::SledStore;
 use super::engine::{Bytes, Engine, Writes};
 use super::keys::{self, Key};
 use super::log;
-use super::records::{self, IdempotencyRecord, JobRecord};
+use super::records::{self, DeliveryRecord, IdempotencyRecord, JobRecord};
 use super::tx::{Held, Merged, Tx};
 use super::writer::{Durability, Shared, Writer};
 use crate::domain::hex::hex;
@@ -30,14 +30,16 @@ const SLICE_KEYS: usize = 256;
 const SLICE_BYTES: usize = 512 * 1024;
 
 /// What is read out, in this order. Everything else follows from it.
-const KINDS: [u8; 7] = [
+const KINDS: [u8; 9] = [
     keys::JOB,
     keys::EVENTS,
     keys::LONG_EVENT,
+    keys::DESTINATION,
     keys::DELIVERY,
     keys::ATTEMPT,
     keys::IDEMPOTENCY,
     keys::GARBAGE,
+    keys::SECRETS,
 ];
 
 /// What the writer keeps of an export.
@@ -185,8 +187,9 @@ pub(super) async fn begin(store: &SledStore, limit: usize) -> Result<Box<dyn Exp
         .writer
         .write(Durability::Written, move |tx| {
             let paused = tx.committed().get(keys::PAUSED)?.unwrap_or_default();
+            let keyring = tx.committed().get(keys::KEYRING)?.unwrap_or_default();
             *tx.snapshot = Some(Snapshot::begin(tx.committed(), &reading, limit)?);
-            Ok(Record::Meta { last_seq: *shared.signals.events.borrow(), paused })
+            Ok(Record::Meta { last_seq: *shared.signals.events.borrow(), paused, keyring })
         })
         .await?;
     Ok(Box::new(SledExport {
@@ -252,7 +255,8 @@ fn records_of(key: &[u8], value: &[u8]) -> Result<Vec<Record>, StoreError> {
             return events.map_err(named);
         }
         Some(&keys::LONG_EVENT) => event(value),
-        Some(&keys::DELIVERY) => records::decode(value).map(|delivery| Record::Delivery(Box::new(delivery))),
+        Some(&keys::DELIVERY) => return delivery(value).map_err(named),
+        Some(&keys::DESTINATION) => records::decode(value).map(|it| Record::Destination(Box::new(it))),
         Some(&keys::ATTEMPT) => {
             let delivery = keys::delivery_of_attempt(key).ok_or_else(no_key)?;
             records::decode(value).map(|attempt| Record::Attempt { delivery, attempt: Box::new(attempt) })
@@ -267,9 +271,19 @@ fn records_of(key: &[u8], value: &[u8]) -> Result<Vec<Record>, StoreError> {
             })
         }
         Some(&keys::GARBAGE) => records::decode(value).map(Record::Garbage),
+        Some(&keys::SECRETS) => records::decode(value).map(|it| Record::Secrets(Box::new(it))),
         _ => Err(no_key()),
     };
     record.map(|record| vec![record]).map_err(named)
+}
+
+/// A delivery and the attempts that are noted with it.
+fn delivery(value: &[u8]) -> Result<Vec<Record>, StoreError> {
+    let record: DeliveryRecord = records::decode(value)?;
+    let attempts = record.attempts()?;
+    let delivery = record.delivery.id;
+    let attempts = attempts.into_iter().map(|one| Record::Attempt { delivery, attempt: Box::new(one) });
+    Ok([Record::Delivery(Box::new(record.delivery))].into_iter().chain(attempts).collect())
 }
 
 #[cfg(test)]
@@ -416,13 +430,15 @@ mod tests {
             number: 1,
             started_at: at(4),
             duration_ms: 1,
+            trigger: crate::domain::delivery::Trigger::default(),
+            timings: crate::domain::delivery::Timings::default(),
             remote_addr: None,
             response: None,
             error: None,
             next_attempt_at: None,
         };
         let verdict = crate::domain::delivery::Verdict::Delivered;
-        store.settle_delivery(delivery.id, 1, attempt, verdict, long_after).await.unwrap();
+        store.settle_delivery(delivery.id, delivery.token(), attempt, verdict, long_after).await.unwrap();
         assert_eq!(store.purge(10, long_after).await.unwrap().jobs, 1);
         assert!(store.job(id).await.unwrap().is_none());
         assert_eq!(store.garbage(10).await.unwrap(), []);

@@ -11,6 +11,7 @@ use super::tx::{Checkout, Tx};
 use super::writer::{Durability, Shared, Writer};
 use super::{SledStore, deliveries, jobs, keys, log};
 use crate::domain::id::JobId;
+use crate::domain::secret::Keyring;
 use crate::store::{Import, Paused, Record, StoreError};
 
 /// Bytes after which a commit takes no further record.
@@ -20,12 +21,13 @@ struct SledImport {
     shared: Arc<Shared>,
     writer: Arc<Writer>,
     paused: Paused,
+    keyring: Keyring,
 }
 
 pub(super) async fn begin(store: &SledStore) -> Result<Box<dyn Import>, StoreError> {
     let is_empty = store
-        .read(|engine| {
-            let first = [keys::JOB, keys::EVENTS].map(|kind| engine.first_key(keys::all(kind)));
+        .read(|shared| {
+            let first = [keys::JOB, keys::EVENTS].map(|kind| shared.engine.first_key(keys::all(kind)));
             first.into_iter().try_fold(true, |is_empty, first| Ok(is_empty && first?.is_none()))
         })
         .await?;
@@ -33,15 +35,15 @@ pub(super) async fn begin(store: &SledStore) -> Result<Box<dyn Import>, StoreErr
         return Err(StoreError::NotEmpty);
     }
     let (shared, writer) = (Arc::clone(&store.shared), Arc::clone(&store.writer));
-    Ok(Box::new(SledImport { shared, writer, paused: Paused::default() }))
+    Ok(Box::new(SledImport { shared, writer, paused: Paused::default(), keyring: Keyring::default() }))
 }
 
 #[async_trait]
 impl Import for SledImport {
     async fn put(&mut self, records: Vec<Record>) -> Result<(), StoreError> {
         for record in &records {
-            if let Record::Meta { paused, .. } = record {
-                self.paused = *paused;
+            if let Record::Meta { paused, keyring, .. } = record {
+                (self.paused, self.keyring) = (*paused, keyring.clone());
             }
         }
         let mut rest = records.into_iter();
@@ -52,14 +54,14 @@ impl Import for SledImport {
     }
 
     async fn finish(self: Box<Self>, now: Timestamp) -> Result<(), StoreError> {
-        let paused = self.paused;
+        let Self { paused, keyring, .. } = *self;
         self.writer
             .write(Durability::Synced, move |tx| {
                 jobs::free_all(tx, now)?;
-                deliveries::free_all(tx, now)?;
                 // Written in any case, so that there is something to sync.
                 let last_seq = tx.last_seq();
                 tx.put(keys::LAST_SEQ.to_vec(), &last_seq)?;
+                tx.put(keys::KEYRING.to_vec(), &keyring)?;
                 tx.put(keys::PAUSED.to_vec(), &paused)
             })
             .await?;
@@ -86,16 +88,21 @@ fn put(tx: &mut Tx<'_>, record: Record) -> Result<(), StoreError> {
         Record::Job(job) => tx.insert(&JobRecord::new(*job)),
         Record::Event(event) => {
             tx.skip_seq(event.seq);
-            let Some(mut job) = job(tx, event.job_id)? else { return Ok(()) };
-            jobs::note_event(tx, &mut job.record, event.seq);
-            tx.save(job)?;
+            if let Some(id) = event.job_id() {
+                let Some(mut job) = job(tx, id)? else { return Ok(()) };
+                jobs::note_event(tx, &mut job.record, event.seq);
+                tx.save(job)?;
+            } else {
+                let kept = event.at.checked_add(tx.policy().keep_finished).unwrap_or(Timestamp::MAX);
+                tx.mark(keys::event_purge(kept, event.seq));
+            }
             log::put(tx, &event)
         }
         Record::Delivery(delivery) => {
             let Some(mut job) = job(tx, delivery.job_id)? else { return Ok(()) };
             jobs::note_delivery(tx, &mut job.record, delivery.id);
             tx.save(job)?;
-            tx.insert(&*delivery)
+            deliveries::take_in(tx, *delivery)
         }
         Record::Attempt { delivery, attempt } => {
             if tx.get_raw(&keys::delivery(delivery))?.is_none() {
@@ -106,7 +113,12 @@ fn put(tx: &mut Tx<'_>, record: Record) -> Result<(), StoreError> {
         Record::Idempotency { client, key, job, fingerprint } => {
             tx.put(keys::idempotency(&client, &key), &IdempotencyRecord { job, fingerprint })
         }
+        Record::Destination(destination) => {
+            tx.dispatch().put((*destination).clone());
+            tx.put(keys::destination(destination.id), &*destination)
+        }
         Record::Garbage(garbage) => tx.put(keys::garbage(garbage.job), &garbage),
+        Record::Secrets(secrets) => tx.put(keys::secrets(&secrets.client), &*secrets),
         Record::Meta { last_seq, .. } => {
             tx.skip_seq(last_seq);
             Ok(())

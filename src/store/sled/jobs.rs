@@ -7,12 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::engine::Engine;
 use super::keys::{self, Key};
-use super::log;
-use super::records::{IdempotencyRecord, JobRecord};
+use super::records::{DeliveryRecord, IdempotencyRecord, JobRecord};
 use super::tx::{Checkout, Tx};
+use super::{deliveries, log};
 use crate::clock::entropy;
 use crate::domain::delivery::Delivery;
-use crate::domain::event::{Event, EventKind};
+use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::id::{DeliveryId, EventId, JobId, WorkerId};
 use crate::domain::job::{Job, JobError, JobStatus, Priority};
 use crate::store::{Ending, JobPage, JobQuery, Paused, StoreError, Submission, Submitted};
@@ -314,26 +314,37 @@ fn conclude(tx: &mut Tx<'_>, record: &mut JobRecord, now: Timestamp) -> Result<(
 
 /// Appends an event to the log, and makes its delivery if the job's callback asked for its kind.
 fn tell(tx: &mut Tx<'_>, record: &mut JobRecord, kind: EventKind, now: Timestamp) -> Result<(), StoreError> {
-    let job = &mut record.job;
     let id = EventId::new(now, &entropy());
     let mut event = Event {
         id,
         seq: tx.take_seq(),
         kind,
-        job_id: job.id,
         at: now,
         source: tx.policy().source.clone(),
-        job: job.snapshot(),
+        subject: Subject::Job(Box::new(record.job.snapshot())),
     };
-    if let Some(callback) = job.callback.as_mut().filter(|callback| callback.events.contains(&kind)) {
-        let delivery = Delivery::of(&event, callback, DeliveryId::new(now, &entropy()));
-        callback.latest = Some(delivery.progress());
-        event.job = job.snapshot();
-        tx.insert(&delivery)?;
-        note_delivery(tx, record, delivery.id);
+    if record.job.callback.as_ref().is_some_and(|callback| callback.events.contains(&kind)) {
+        // What the job showed of the one before goes on counting.
+        record.job.revision += shown_revision(tx, &record.job)?;
+        let job = &mut record.job;
+        if let Some(callback) = &mut job.callback {
+            let id = DeliveryId::new(now, &entropy());
+            let delivery = Delivery::of(&event, &job.client, job.id, callback, id);
+            callback.latest = Some(delivery.progress());
+            event.subject = Subject::Job(Box::new(job.snapshot()));
+            deliveries::insert(tx, delivery)?;
+            note_delivery(tx, record, id);
+        }
     }
     note_event(tx, record, event.seq);
     log::put(tx, &event)
+}
+
+/// What the latest delivery adds to the revision that the job's own record has.
+fn shown_revision(tx: &Tx<'_>, job: &Job) -> Result<u64, StoreError> {
+    let Some(latest) = job.callback.as_ref().and_then(|callback| callback.latest) else { return Ok(0) };
+    let delivery = tx.get::<DeliveryRecord>(&keys::delivery(latest.delivery))?;
+    Ok(delivery.map_or(0, |record| record.delivery.shown_revision()))
 }
 
 /// Notes an event as one of the job's.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use jiff::Timestamp;
 
 use crate::domain::client::ClientId;
-use crate::domain::id::{DeliveryId, JobId};
+use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId};
 use crate::domain::job::{JobStatus, Priority};
 use crate::store::StoreError;
 
@@ -19,6 +19,10 @@ pub(super) const SCHEMA: &[u8] = b"m/schema";
 pub(super) const LAST_SEQ: &[u8] = b"m/seq";
 /// What is paused.
 pub(super) const PAUSED: &[u8] = b"m/paused";
+/// How many deliveries there are, by where they stand.
+pub(super) const LEDGER: &[u8] = b"m/ledger";
+/// The keys of the service.
+pub(super) const KEYRING: &[u8] = b"m/keyring";
 
 pub(super) const JOB: u8 = b'j';
 pub(super) const JOB_LIST: u8 = b'n';
@@ -35,9 +39,17 @@ pub(super) const LONG_EVENT: u8 = b'f';
 pub(super) const EVENT_OF_JOB: u8 = b'k';
 pub(super) const DELIVERY: u8 = b'd';
 pub(super) const DELIVERY_OF_JOB: u8 = b'o';
-pub(super) const DELIVERY_DUE: u8 = b'p';
-pub(super) const DELIVERY_LEASE: u8 = b'x';
+pub(super) const DELIVERY_DUE: u8 = b'u';
+pub(super) const DELIVERY_RETRYING: u8 = b'y';
+pub(super) const DELIVERY_EXHAUSTED: u8 = b'c';
+pub(super) const DESTINATION: u8 = b'D';
+pub(super) const EVENT_PURGE: u8 = b'E';
+pub(super) const REPLAY: u8 = b'R';
+pub(super) const REPLAY_KEY: u8 = b'K';
+pub(super) const REPLAY_RUNNING: u8 = b'Q';
+pub(super) const REPLAY_ITEM: u8 = b'I';
 pub(super) const ATTEMPT: u8 = b'a';
+pub(super) const SECRETS: u8 = b'S';
 pub(super) const SET_ASIDE: u8 = b'z';
 
 fn key(prefix: u8, parts: &[&[u8]]) -> Key {
@@ -119,6 +131,11 @@ pub(super) fn job_purge(at: Timestamp, id: JobId) -> Key {
     key(JOB_PURGE, &[&time(at), id.as_bytes()])
 }
 
+/// The secrets of a client.
+pub(super) fn secrets(client: &ClientId) -> Key {
+    key(SECRETS, &[client.as_str().as_bytes()])
+}
+
 /// Where an entry of a queue goes whose record cannot be used.
 pub(super) fn set_aside(entry: &[u8]) -> Key {
     key(SET_ASIDE, &[entry])
@@ -169,12 +186,88 @@ pub(super) fn delivery_of_job(job: JobId, id: DeliveryId) -> Key {
     key(DELIVERY_OF_JOB, &[job.as_bytes(), id.as_bytes()])
 }
 
-pub(super) fn delivery_due(due: Timestamp, id: DeliveryId) -> Key {
-    key(DELIVERY_DUE, &[&time(due), id.as_bytes()])
+/// What waits, by destination; of each, first attempts and then retries; then by due time.
+pub(super) fn delivery_due(
+    destination: DestinationId,
+    class: DueClass,
+    due: Timestamp,
+    id: DeliveryId,
+) -> Key {
+    key(DELIVERY_DUE, &[destination.as_bytes(), &[class as u8], &time(due), id.as_bytes()])
 }
 
-pub(super) fn delivery_lease(until: Timestamp, id: DeliveryId) -> Key {
-    key(DELIVERY_LEASE, &[&time(until), id.as_bytes()])
+/// What of it goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DueClass {
+    First = 0,
+    Retry = 1,
+}
+
+pub(super) fn delivery_retrying(id: DeliveryId) -> Key {
+    key(DELIVERY_RETRYING, &[id.as_bytes()])
+}
+
+pub(super) fn delivery_exhausted(id: DeliveryId) -> Key {
+    key(DELIVERY_EXHAUSTED, &[id.as_bytes()])
+}
+
+pub(super) fn destination(id: DestinationId) -> Key {
+    key(DESTINATION, &[id.as_bytes()])
+}
+
+pub(super) fn replay(id: ReplayId) -> Key {
+    key(REPLAY, &[id.as_bytes()])
+}
+
+pub(super) fn replay_running(id: ReplayId) -> Key {
+    key(REPLAY_RUNNING, &[id.as_bytes()])
+}
+
+pub(super) fn replay_item(id: ReplayId, number: u64) -> Key {
+    key(REPLAY_ITEM, &[id.as_bytes(), &number.to_be_bytes()])
+}
+
+pub(super) fn replay_items_end(id: ReplayId) -> Key {
+    key(REPLAY_ITEM, &[id.as_bytes(), &[0xff; 9]])
+}
+
+/// Like those of jobs.
+pub(super) fn replay_key(client: &ClientId, client_key: &str) -> Key {
+    let mut key = idempotency(client, client_key);
+    key[0] = REPLAY_KEY;
+    key
+}
+
+/// An event that belongs to no job.
+pub(super) fn event_purge(at: Timestamp, seq: u64) -> Key {
+    key(EVENT_PURGE, &[&time(at), &seq.to_be_bytes()])
+}
+
+/// What waits of one class of a destination, the earliest due first.
+pub(super) fn due_of(destination: DestinationId, class: DueClass) -> Range<Key> {
+    let prefix = |class: u8| key(DELIVERY_DUE, &[destination.as_bytes(), &[class]]);
+    prefix(class as u8)..prefix(class as u8 + 1)
+}
+
+/// The destination, the class and the due time in a key of `delivery_due`.
+pub(super) fn due_parts(key: &[u8]) -> Option<(DestinationId, u8, Timestamp)> {
+    let (destination, rest) = key.get(1..)?.split_first_chunk()?;
+    let (&class, rest) = rest.split_first()?;
+    let millis = u64::from_be_bytes(*rest.first_chunk()?);
+    let due = Timestamp::from_millisecond(i64::try_from(millis).ok()?).ok()?;
+    Some((DestinationId::from_bytes(*destination), class, due))
+}
+
+/// What waits of the destinations behind this one.
+pub(super) fn due_behind(destination: DestinationId) -> Range<Key> {
+    key(DELIVERY_DUE, &[destination.as_bytes(), &[u8::MAX]])..vec![DELIVERY_DUE + 1]
+}
+
+/// The keys that are `prefix` and an id made from `since` to before `until`.
+pub(super) fn made_between(prefix: u8, since: Option<Timestamp>, until: Option<Timestamp>) -> Range<Key> {
+    // The first 48 bits of an id are its milliseconds.
+    let at = |at: Timestamp| key(prefix, &[&time(at)[2..]]);
+    since.map_or_else(|| vec![prefix], at)..until.map_or_else(|| vec![prefix + 1], at)
 }
 
 pub(super) fn attempt(delivery: DeliveryId, number: u32) -> Key {

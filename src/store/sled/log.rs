@@ -205,16 +205,18 @@ mod tests {
     use super::super::tx::Cursor;
     use super::super::writer::Shared;
     use super::*;
-    use crate::domain::event::EventKind;
+    use crate::domain::event::{EventKind, Subject};
     use crate::domain::id::EventId;
     use crate::domain::job::Job;
     use crate::domain::job::tests::{at, new_job};
+    use crate::store::Ledger;
 
     fn event(seq: u64, bytes: usize) -> Event {
         let mut job = Job::accepted(new_job(1), at(1));
         job.metadata = Some("m".repeat(bytes));
         let id = EventId::new(at(1), &[1; 10]);
-        Event { id, seq, kind: EventKind::JobQueued, job_id: job.id, at: at(1), source: String::new(), job }
+        let subject = Subject::Job(Box::new(job));
+        Event { id, seq, kind: EventKind::JobQueued, at: at(1), source: String::new(), subject }
     }
 
     fn engine_in(folder: &tempfile::TempDir) -> Engine {
@@ -224,7 +226,7 @@ mod tests {
     /// Commits what `step` does.
     fn write(shared: &Shared, step: impl FnOnce(&mut Tx<'_>)) {
         let mut snapshot = None;
-        let cursor = Cursor { next_seq: 1, turn: Key::new() };
+        let cursor = Cursor { next_seq: 1, turn: Key::new(), ledger: Ledger::default() };
         let mut tx = Tx::new(shared, cursor, Room::Enough, &mut snapshot);
         step(&mut tx);
         let writes = std::mem::take(&mut tx.writes);

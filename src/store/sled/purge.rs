@@ -8,9 +8,8 @@ use jiff::Timestamp;
 use super::engine::Engine;
 use super::keys::{self, Key};
 use super::log;
-use super::records::JobRecord;
+use super::records::{DeliveryRecord, JobRecord};
 use super::tx::{Checkout, Tx};
-use crate::domain::delivery::Delivery;
 use crate::domain::id::{DeliveryId, JobId};
 use crate::store::{Garbage, Purged, StoreError};
 
@@ -32,12 +31,19 @@ pub(super) fn purge(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<Pur
             purged.jobs += 1;
         }
     }
+    // Events that belong to no job.
+    for key in tx.keys(keys::due(keys::EVENT_PURGE, now), left)? {
+        log::remove(tx, keys::last_number(&key).unwrap_or(0))?;
+        tx.delete(key);
+        left -= 1;
+    }
     // Also when it is only the events of a job that have gone.
     if left < KEYS_AT_ONCE {
         let last_seq = tx.last_seq();
         tx.put(keys::LAST_SEQ.to_vec(), &last_seq)?;
     }
-    purged.more = !tx.keys(keys::due(keys::JOB_PURGE, now), 1)?.is_empty();
+    purged.more = !tx.keys(keys::due(keys::JOB_PURGE, now), 1)?.is_empty()
+        || !tx.keys(keys::due(keys::EVENT_PURGE, now), 1)?.is_empty();
     Ok(purged)
 }
 
@@ -52,8 +58,8 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
     }
     let mut deliveries = Vec::new();
     for (id, entry) in ids {
-        match tx.load::<Delivery>(id) {
-            Ok(delivery) => deliveries.push((id, entry, Some(delivery))),
+        match tx.load::<DeliveryRecord>(id) {
+            Ok(record) => deliveries.push((id, entry, Some(record))),
             // Nobody else can help any more.
             Err(StoreError::NotFound | StoreError::Corrupt(_)) if is_going => {
                 deliveries.push((id, entry, None));
@@ -61,8 +67,8 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
             Err(error) => return Err(error),
         }
     }
-    let is_on_its_way = |delivery: &Delivery| !delivery.state.is_terminal();
-    if !is_going && deliveries.iter().any(|(_, _, delivery)| delivery.as_ref().is_some_and(is_on_its_way)) {
+    let is_on_its_way = |record: &DeliveryRecord| !record.delivery.state.is_terminal();
+    if !is_going && deliveries.iter().any(|(_, _, record)| record.as_ref().is_some_and(is_on_its_way)) {
         job.record.job.purge_at = Some(now.checked_add(POSTPONED_BY).unwrap_or(Timestamp::MAX));
         tx.save(job)?;
         return Ok(false);
@@ -80,7 +86,10 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
             return Ok(false);
         }
         match delivery {
-            Some(delivery) => tx.remove(Checkout::of(delivery)),
+            Some(record) => {
+                tx.cursor.ledger.went(record.delivery.state);
+                tx.remove(Checkout::of(record));
+            }
             None => tx.delete(keys::delivery(id)),
         }
         job.record.deliveries.retain(|noted| *noted != id);

@@ -3,12 +3,17 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::keys::{self, Key};
-use crate::domain::delivery::{Attempt, Delivery};
+use super::keys::{self, DueClass, Key};
+use super::layouts::EventV2;
+use crate::domain::delivery::{Attempt, Delivery, DeliveryState};
+use crate::domain::destination::Destination;
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, JobId};
+use crate::domain::id::{DeliveryId, JobId, ReplayId};
 use crate::domain::job::{Job, JobStatus};
-use crate::store::{Garbage, Paused, StoreError};
+use crate::domain::replay::{Replay, ReplayItem, ReplayState};
+use crate::domain::rotation::ClientSecrets;
+use crate::domain::secret::Keyring;
+use crate::store::{Garbage, Ledger, Paused, StoreError};
 
 /// The largest value that is safe. sled moves a leaf that exceeds a quarter of a segment to a file
 /// that it never syncs; a leaf has up to 17 entries: 8 MiB / 4 / 17 = 123 KiB, and half of that is left
@@ -19,21 +24,75 @@ pub(super) const MAX_BYTES: usize = 60 * 1024;
 /// and [`super::upgrade`] learns the older one.
 pub(super) trait Record: Serialize + DeserializeOwned {
     const VERSION: u8;
+
+    /// Reads an older layout, where records of it are left as they are.
+    fn older(_version: u8, _record: &[u8]) -> Option<Result<Self, postcard::Error>> {
+        None
+    }
 }
 
 impl Record for JobRecord {
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
 }
 
 impl Record for Event {
+    const VERSION: u8 = 3;
+
+    // Events are many, and each is right where it lies.
+    fn older(version: u8, record: &[u8]) -> Option<Result<Self, postcard::Error>> {
+        (version == 2).then(|| postcard::from_bytes::<EventV2>(record).map(Self::from))
+    }
+}
+
+impl Record for DeliveryRecord {
     const VERSION: u8 = 2;
 }
 
-impl Record for Delivery {
+impl Record for Attempt {
+    const VERSION: u8 = 2;
+}
+
+impl Record for Destination {
     const VERSION: u8 = 1;
 }
 
-impl Record for Attempt {
+impl Record for Replay {
+    const VERSION: u8 = 1;
+}
+
+impl Record for ReplayItem {
+    const VERSION: u8 = 1;
+}
+
+impl Record for ReplayKey {
+    const VERSION: u8 = 1;
+}
+
+/// What an idempotency key of a replay stands for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ReplayKey {
+    pub(super) replay: ReplayId,
+    pub(super) fingerprint: [u8; 32],
+}
+
+impl Indexed for Replay {
+    type Id = ReplayId;
+
+    fn key(id: ReplayId) -> Key {
+        keys::replay(id)
+    }
+
+    fn id(&self) -> ReplayId {
+        self.id
+    }
+
+    fn index(&self) -> Vec<Key> {
+        let takes = self.state == ReplayState::Running && !self.is_at_end;
+        takes.then(|| keys::replay_running(self.id)).into_iter().collect()
+    }
+}
+
+impl Record for Ledger {
     const VERSION: u8 = 1;
 }
 
@@ -42,6 +101,14 @@ impl Record for Garbage {
 }
 
 impl Record for Paused {
+    const VERSION: u8 = 1;
+}
+
+impl Record for ClientSecrets {
+    const VERSION: u8 = 1;
+}
+
+impl Record for Keyring {
     const VERSION: u8 = 1;
 }
 
@@ -144,7 +211,46 @@ impl Indexed for JobRecord {
     }
 }
 
-impl Indexed for Delivery {
+/// A delivery with its first attempts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct DeliveryRecord {
+    pub(super) delivery: Delivery,
+    /// As they are written by themselves. Most deliveries have one, which then is no entry of its own.
+    attempts: Vec<Vec<u8>>,
+}
+
+impl DeliveryRecord {
+    /// How much of its attempts is noted here, in bytes: more would be written anew with each further attempt.
+    const NOTED_BYTES: usize = 2 * 1024;
+
+    pub(super) fn new(delivery: Delivery) -> Self {
+        Self { delivery, attempts: Vec::new() }
+    }
+
+    /// Notes an attempt; not when it is too long, or earlier ones were: it needs an entry.
+    pub(super) fn note_attempt(&mut self, attempt: &Attempt) -> Result<bool, StoreError> {
+        let bytes = encode(attempt)?;
+        let noted: usize = self.attempts.iter().map(Vec::len).sum();
+        let is_next = self.attempts.len() == self.delivery.attempt_count as usize;
+        let has_room = is_next && noted + bytes.len() <= Self::NOTED_BYTES;
+        if has_room {
+            self.attempts.push(bytes);
+        }
+        Ok(has_room)
+    }
+
+    /// The attempts that are noted here.
+    pub(super) fn attempts(&self) -> Result<Vec<Attempt>, StoreError> {
+        self.attempts.iter().map(|bytes| decode(bytes)).collect()
+    }
+
+    /// How many are.
+    pub(super) fn noted(&self) -> usize {
+        self.attempts.len()
+    }
+}
+
+impl Indexed for DeliveryRecord {
     type Id = DeliveryId;
 
     fn key(id: DeliveryId) -> Key {
@@ -152,14 +258,21 @@ impl Indexed for Delivery {
     }
 
     fn id(&self) -> DeliveryId {
-        self.id
+        self.delivery.id
     }
 
     fn index(&self) -> Vec<Key> {
-        match (self.lease, self.next_attempt_at) {
-            (Some(lease), _) => vec![keys::delivery_lease(lease.until, self.id)],
-            (None, Some(due)) => vec![keys::delivery_due(due, self.id)],
-            (None, None) => Vec::new(),
+        let delivery = &self.delivery;
+        match (delivery.state, delivery.next_attempt_at) {
+            (DeliveryState::Pending, Some(due)) => {
+                let class = if delivery.is_first() { DueClass::First } else { DueClass::Retry };
+                let due = keys::delivery_due(delivery.destination_id(), class, due, delivery.id);
+                // One that never failed is found by its destination; this entry would be one more for each.
+                let retrying = (class == DueClass::Retry).then(|| keys::delivery_retrying(delivery.id));
+                retrying.into_iter().chain([due]).collect()
+            }
+            (DeliveryState::Exhausted, _) => vec![keys::delivery_exhausted(delivery.id)],
+            _ => Vec::new(),
         }
     }
 }
@@ -189,7 +302,10 @@ pub(super) fn decode<R: Record>(bytes: &[u8]) -> Result<R, StoreError> {
         Some((version, record)) if *version == R::VERSION => {
             postcard::from_bytes(record).map_err(|error| StoreError::Corrupt(error.to_string()))
         }
-        Some((version, _)) => Err(StoreError::Corrupt(format!("unknown record version {version}"))),
+        Some((version, record)) => match R::older(*version, record) {
+            Some(older) => older.map_err(|error| StoreError::Corrupt(error.to_string())),
+            None => Err(StoreError::Corrupt(format!("unknown record version {version}"))),
+        },
         None => Err(StoreError::Corrupt("empty record".to_owned())),
     }
 }

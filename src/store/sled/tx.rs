@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::MutexGuard;
 
 use jiff::Timestamp;
 
@@ -13,7 +14,9 @@ use super::keys::{self, Key};
 use super::records::{self, Indexed, Record};
 use super::space::Room;
 use super::writer::Shared;
-use crate::store::{Policy, StoreError};
+use crate::domain::dispatch::Dispatch;
+use crate::domain::id::DestinationId;
+use crate::store::{Ledger, Policy, StoreError};
 
 /// A record on its way from a load to a save, with the index entries that it had.
 pub(super) struct Checkout<R> {
@@ -35,6 +38,8 @@ pub(super) struct Cursor {
     pub(super) next_seq: u64,
     /// Where in the queue the next client is looked for: each gets its turn.
     pub(super) turn: Key,
+    /// How many deliveries there are, by where they stand.
+    pub(super) ledger: Ledger,
 }
 
 /// A batch in the making: reads see its writes, a failed step's writes are taken back.
@@ -56,6 +61,8 @@ pub(super) struct Tx<'a> {
     pub(super) waiting_delta: i64,
     pub(super) jobs_ready: bool,
     pub(super) deliveries_ready: bool,
+    /// Destinations with something to send, and when.
+    pub(super) due: Vec<(DestinationId, Timestamp)>,
     /// The export that is under way.
     pub(super) snapshot: &'a mut Option<Snapshot>,
 }
@@ -80,6 +87,7 @@ impl<'a> Tx<'a> {
             waiting_delta: 0,
             jobs_ready: false,
             deliveries_ready: false,
+            due: Vec::new(),
             snapshot,
         }
     }
@@ -151,6 +159,11 @@ impl<'a> Tx<'a> {
     /// Everything up to `seq` is given away already.
     pub(super) fn skip_seq(&mut self, seq: u64) {
         self.cursor.next_seq = self.cursor.next_seq.max(seq.saturating_add(1));
+    }
+
+    /// Whose turn it is, and what is under way. It is not taken back with a step: whoever changes it does so last.
+    pub(super) fn dispatch(&self) -> MutexGuard<'a, Dispatch> {
+        self.shared.dispatch()
     }
 
     /// The engine, without what this batch changes.
@@ -291,7 +304,9 @@ impl<'a> Tx<'a> {
                 self.waiting_delta += delta;
                 self.jobs_ready |= delta > 0;
             }
-            Some(&keys::DELIVERY_DUE) => self.deliveries_ready |= delta > 0,
+            Some(&keys::DELIVERY_DUE) if delta > 0 => {
+                self.due.extend(keys::due_parts(key).map(|(destination, _, due)| (destination, due)));
+            }
             _ => {}
         }
     }
@@ -363,7 +378,7 @@ mod tests {
         engine.commit((1..=6).map(|n| (entry(n), Some(Vec::new()))).collect()).unwrap();
         let shared = Shared::load(engine, policy()).unwrap();
         let mut snapshot = None;
-        let cursor = Cursor { next_seq: 1, turn: Key::new() };
+        let cursor = Cursor { next_seq: 1, turn: Key::new(), ledger: Ledger::default() };
         let mut tx = Tx::new(&shared, cursor, Room::Enough, &mut snapshot);
         let first = |tx: &mut Tx<'_>| tx.keys(keys::all(keys::JOB_READY), 1).unwrap().pop();
 

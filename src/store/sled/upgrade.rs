@@ -3,21 +3,19 @@
 //! A step is done in bounded commits and the version is written last: a process that dies in between begins
 //! again, and finds what is done by the versions of the records.
 
-use jiff::Timestamp;
-use jiff::fmt::serde::timestamp::millisecond;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use super::engine::{Engine, Writes};
 use super::keys::{self, Key};
+use super::layouts::{AttemptV1, DeliveryV1, EventV1, JobRecordV3, JobV1, JobV2};
 use super::log;
-use super::records::{self, IdempotencyRecord, Indexed, JobRecord};
+use super::records::{self, DeliveryRecord, IdempotencyRecord, Indexed, JobRecord};
 use crate::domain::client::ClientId;
-use crate::domain::event::{Event, EventKind};
-use crate::domain::id::{DeliveryId, EventId, JobId};
-use crate::domain::image::Variant;
-use crate::domain::job::{Artifact, Callback, Input, Job, JobError, JobStatus, Lease, Priority};
-use crate::store::{Policy, StoreError};
+use crate::domain::delivery::Attempt;
+use crate::domain::destination::Destination;
+use crate::domain::event::{Event, Subject};
+use crate::domain::id::{DeliveryId, JobId};
+use crate::store::{Ledger, Policy, StoreError};
 
 /// Records that are changed in one commit.
 const RECORDS_PER_COMMIT: usize = 500;
@@ -26,6 +24,8 @@ const RECORDS_PER_COMMIT: usize = 500;
 const V1_JOB_BY_STATUS: u8 = b's';
 /// Where versions 1 and 2 kept each event.
 const OLDER_EVENT: u8 = b'e';
+/// What waited until version 3, and the claims of it.
+const OLDER_WAITING: [u8; 2] = [b'p', b'x'];
 
 /// What follows from the records of jobs, in any version.
 const INDEX: [u8; 8] = [
@@ -39,83 +39,10 @@ const INDEX: [u8; 8] = [
     keys::JOB_PURGE,
 ];
 
-/// A job as version 1 kept it.
-#[derive(Serialize, Deserialize)]
-struct JobV1 {
-    id: JobId,
-    client: ClientId,
-    status: JobStatus,
-    revision: u64,
-    #[serde(with = "millisecond::required")]
-    created_at: Timestamp,
-    #[serde(with = "millisecond::optional")]
-    started_at: Option<Timestamp>,
-    #[serde(with = "millisecond::optional")]
-    finished_at: Option<Timestamp>,
-    #[serde(with = "millisecond::required")]
-    due_at: Timestamp,
-    attempt: u32,
-    input: Input,
-    variants: Vec<Variant>,
-    artifacts: Vec<Artifact>,
-    callback: Option<Callback>,
-    tags: Vec<String>,
-    metadata: Option<String>,
-    error: Option<JobError>,
-    lease: Option<Lease>,
-    lease_token: u64,
-}
-
-/// An event as version 1 kept it.
-#[derive(Serialize, Deserialize)]
-struct EventV1 {
-    id: EventId,
-    seq: u64,
-    kind: EventKind,
-    job_id: JobId,
-    #[serde(with = "millisecond::required")]
-    at: Timestamp,
-    source: String,
-    job: JobV1,
-}
-
-impl JobV1 {
-    fn upgraded(self, policy: &Policy) -> Job {
-        let kept = |finished: Timestamp| finished.checked_add(policy.keep_finished).unwrap_or(Timestamp::MAX);
-        Job {
-            id: self.id,
-            client: self.client,
-            status: self.status,
-            revision: self.revision,
-            created_at: self.created_at,
-            started_at: self.started_at,
-            finished_at: self.finished_at,
-            // A time that has passed by now is found to be due at once.
-            due_at: (self.status == JobStatus::Queued).then_some(self.due_at),
-            priority: Priority::Normal,
-            deadline_ms: None,
-            deadline_at: None,
-            cancel_requested_at: None,
-            deleted_at: None,
-            purge_at: self.finished_at.map(kept),
-            idempotency_key: None,
-            attempt: self.attempt,
-            input: self.input,
-            variants: self.variants,
-            artifacts: self.artifacts,
-            callback: self.callback,
-            tags: self.tags,
-            metadata: self.metadata,
-            error: self.error,
-            lease: self.lease,
-            lease_token: self.lease_token,
-        }
-    }
-}
-
-/// Brings a store of schema version 1 or 2 to this one.
+/// Brings a store of an older schema version to this one.
 ///
-/// Version 2 kept a job without what is noted with it, and each event by itself, as version 1 did.
+/// Version 2 kept a job without what is noted with it, and each event by itself, as version 1 did. Version 3 had one list
+/// of what waits for all destinations together, and claims of it on disk.
 pub(super) fn from(found: u32, engine: &Engine, policy: &Policy) -> Result<(), StoreError> {
     tracing::info!("upgrading the store from schema version {found}");
     // Both ordered something else otherwise; every entry of the index is made anew from its record.
@@ -126,23 +53,33 @@ pub(super) fn from(found: u32, engine: &Engine, policy: &Policy) -> Result<(), S
         })?;
     }
     each(engine, keys::JOB, |key, value, writes| {
-        let record = match (older::<JobV1>(1, value)?, older::<Job>(2, value)?) {
-            (Some(job), _) => JobRecord::new(job.upgraded(policy)),
-            (_, Some(job)) => JobRecord::new(job),
-            (None, None) => records::decode(value)?,
+        let record = if let Some(job) = older::<JobV1>(1, value)? {
+            JobRecord::new(job.upgraded(policy))
+        } else if let Some(job) = older::<JobV2>(2, value)? {
+            JobRecord::new(job.into())
+        } else if let Some(JobRecordV3 { job, events, deliveries, is_going }) = older(3, value)? {
+            JobRecord { job: job.into(), events, deliveries, is_going }
+        } else {
+            records::decode(value)?
         };
         writes.extend(record.index().into_iter().map(|key| (key, Some(Vec::new()))));
         writes.insert(key, Some(records::encode(&record)?));
         Ok(())
     })?;
     each(engine, OLDER_EVENT, |key, value, writes| {
-        let event = match older::<EventV1>(1, value)? {
+        let (event, job_id) = match older::<EventV1>(1, value)? {
             Some(EventV1 { id, seq, kind, job_id, at, source, job }) => {
-                Event { id, seq, kind, job_id, at, source, job: job.upgraded(policy) }
+                let subject = Subject::Job(Box::new(job.upgraded(policy)));
+                (Event { id, seq, kind, at, source, subject }, job_id)
             }
-            None => records::decode(value)?,
+            None => {
+                let event: Event = records::decode(value)?;
+                let job =
+                    event.job_id().ok_or_else(|| StoreError::Corrupt("an event without a job".to_owned()))?;
+                (event, job)
+            }
         };
-        let (seq, job_id) = (event.seq, event.job_id);
+        let seq = event.seq;
         let group = current(engine, writes, &log::key_of(seq))?.unwrap_or_else(|| log::EMPTY.to_vec());
         writes.extend(log::added(&group, &event)?.into_iter().map(|(key, value)| (key, Some(value))));
         // Version 2 had an entry for each.
@@ -169,7 +106,45 @@ pub(super) fn from(found: u32, engine: &Engine, policy: &Policy) -> Result<(), S
         change_job(engine, writes, known.job, |record, _| {
             record.job.idempotency_key = keys::client_key_of(&key, &record.job.client);
         })
-    })
+    })?;
+    deliveries(engine)
+}
+
+/// Each delivery with its entries of the index, its destination, and its place in the ledger.
+fn deliveries(engine: &Engine) -> Result<(), StoreError> {
+    for prefix in OLDER_WAITING {
+        each(engine, prefix, |key, _, writes| {
+            writes.insert(key, None);
+            Ok(())
+        })?;
+    }
+    each(engine, keys::ATTEMPT, |key, value, writes| {
+        if let Some(attempt) = older::<AttemptV1>(1, value)? {
+            writes.insert(key, Some(records::encode(&Attempt::from(attempt))?));
+        }
+        Ok(())
+    })?;
+    let mut ledger = Ledger::default();
+    each(engine, keys::DELIVERY, |key, value, writes| {
+        let record = match older::<DeliveryV1>(1, value)? {
+            Some(delivery) => {
+                let job = engine.get::<JobRecord>(&keys::job(delivery.job_id))?;
+                let client = job.map_or_else(ClientId::dev, |record| record.job.client);
+                DeliveryRecord::new(delivery.upgraded(client))
+            }
+            None => records::decode(value)?,
+        };
+        let delivery = &record.delivery;
+        ledger.came(delivery.state);
+        let destination = Destination::of(&delivery.client, &delivery.url, delivery.created_at);
+        if current(engine, writes, &keys::destination(destination.id))?.is_none() {
+            writes.insert(keys::destination(destination.id), Some(records::encode(&destination)?));
+        }
+        writes.extend(record.index().into_iter().map(|key| (key, Some(Vec::new()))));
+        writes.insert(key, Some(records::encode(&record)?));
+        Ok(())
+    })?;
+    engine.commit(Writes::from([(keys::LEDGER.to_vec(), Some(records::encode(&ledger)?))]))
 }
 
 /// What a key holds, with what is to be written.
@@ -224,11 +199,24 @@ fn each(
 #[cfg(test)]
 mod tests {
     use super::super::engine::tests::{CACHE, policy};
+    use serde::Serialize;
+
+    use super::super::layouts::FailureV1;
     use super::*;
+    use crate::domain::delivery::{DeliveryState, ErrorClass};
+    use crate::domain::event::EventKind;
+    use crate::domain::id::EventId;
     use crate::domain::job::tests::{at, new_job, worker};
+    use crate::domain::job::{Job, JobStatus, Lease};
+    use crate::domain::secret::SigningSecret;
 
     fn put_v1<T: Serialize>(writes: &mut Writes, key: Key, record: &T) {
         writes.insert(key, Some(postcard::to_extend(record, vec![1]).unwrap()));
+    }
+
+    fn audit(engine: &Engine) -> crate::store::Audit {
+        let ledger = engine.get(keys::LEDGER).unwrap().unwrap_or_default();
+        super::super::audit::audit(engine, ledger).unwrap()
     }
 
     fn job_v1(n: u8, status: JobStatus) -> JobV1 {
@@ -286,7 +274,7 @@ mod tests {
         drop(engine);
 
         let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
-        let audit = super::super::audit::audit(&engine).unwrap();
+        let audit = audit(&engine);
         assert_eq!(audit.faults, Vec::<String>::new());
         assert_eq!(audit.jobs.values().sum::<u64>(), 3);
         let JobRecord { job: done, events, .. } = engine.get(&keys::job(known.job)).unwrap().unwrap();
@@ -327,7 +315,8 @@ mod tests {
                 events.iter().map(|event| event.seq).collect::<Vec<_>>(),
                 (1..=66).collect::<Vec<_>>()
             );
-            assert_eq!(events[65].job.metadata.as_ref().unwrap().len(), 6600);
+            let Subject::Job(job) = &events[65].subject else { panic!("not of a job") };
+            assert_eq!(job.metadata.as_ref().unwrap().len(), 6600);
         }
     }
 
@@ -335,7 +324,8 @@ mod tests {
     fn a_store_of_version_2_opens_as_one_of_this_version() {
         let folder = tempfile::tempdir().unwrap();
         let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
-        let job = Job::accepted(new_job(1), at(1));
+        // Without a callback it is as it was in version 2.
+        let job = Job { callback: None, ..Job::accepted(new_job(1), at(1)) };
         let mut writes = Writes::from([(keys::SCHEMA.to_vec(), Some(2_u32.to_be_bytes().to_vec()))]);
         writes.insert(keys::job(job.id), Some(postcard::to_extend(&job, vec![2]).unwrap()));
         for key in JobRecord::new(job.clone()).index() {
@@ -343,11 +333,11 @@ mod tests {
         }
         let queued = keys::job_list(&job.client, false, Some(JobStatus::Queued), job.id);
         writes.insert(queued, Some(Vec::new()));
-        for seq in 1..=70 {
+        for seq in 1..=70_u64 {
             let (id, kind, source) = (EventId::new(at(1), &[7; 10]), EventKind::JobQueued, String::new());
-            let event = Event { id, seq, kind, job_id: job.id, at: at(1), source, job: job.snapshot() };
+            let event = (id, seq, kind, job.id, at(1).as_millisecond(), source, job.clone());
             let key = [&[OLDER_EVENT][..], &seq.to_be_bytes()].concat();
-            writes.insert(key, Some(records::encode(&event).unwrap()));
+            writes.insert(key, Some(postcard::to_extend(&event, vec![2]).unwrap()));
             writes.insert(keys::event_of_job(job.id, seq), Some(Vec::new()));
         }
         engine.commit(writes).unwrap();
@@ -358,9 +348,84 @@ mod tests {
         drop(engine);
 
         let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
-        assert_eq!(super::super::audit::audit(&engine).unwrap().faults, Vec::<String>::new());
+        assert_eq!(audit(&engine).faults, Vec::<String>::new());
         assert_eq!(super::super::jobs::get(&engine, job.id).unwrap(), Some(job.clone()));
         let events = super::super::jobs::events_of(&engine, job.id, 0, 99).unwrap();
         assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), (1..=70).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_waited_in_a_store_of_version_3_waits_in_one_of_this_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        let job = Job { callback: None, ..Job::accepted(new_job(1), at(1)) };
+        let ids = [1, 2, 3].map(|n| DeliveryId::new(at(1), &[n; 10]));
+        let mut writes = Writes::from([(keys::SCHEMA.to_vec(), Some(3_u32.to_be_bytes().to_vec()))]);
+        let record = (job.clone(), vec![1_u64], ids.to_vec(), false);
+        writes.insert(keys::job(job.id), Some(postcard::to_extend(&record, vec![3]).unwrap()));
+        let event = (
+            EventId::new(at(1), &[7; 10]),
+            1_u64,
+            EventKind::JobQueued,
+            job.id,
+            at(1).as_millisecond(),
+            String::new(),
+            job.clone(),
+        );
+        let event = postcard::to_extend(&event, vec![2]).unwrap();
+        let group = [log::EMPTY, &[1], &u16::try_from(event.len()).unwrap().to_be_bytes(), &event];
+        writes.insert(log::key_of(1), Some(group.concat()));
+        let states = [DeliveryState::Pending, DeliveryState::Sending, DeliveryState::Exhausted];
+        let lease = Lease { worker: worker(1), token: 1, until: at(40) };
+        for (id, state) in ids.into_iter().zip(states) {
+            let is_over = state == DeliveryState::Exhausted;
+            let delivery = DeliveryV1 {
+                id,
+                event_id: EventId::new(at(1), &[7; 10]),
+                event_seq: 1,
+                event_kind: EventKind::JobQueued,
+                job_id: job.id,
+                url: "https://hooks.example/a".parse().unwrap(),
+                secret: Some(SigningSecret::from_entropy([9; 32])),
+                state,
+                attempt_count: 1,
+                next_attempt_at: (!is_over).then_some(at(9)),
+                last_error: Some(FailureV1 { class: ErrorClass::Dns, detail: "d".to_owned() }),
+                last_status_code: None,
+                created_at: at(1),
+                finished_at: is_over.then_some(at(8)),
+                lease: (state == DeliveryState::Sending).then_some(lease),
+                lease_token: 1,
+            };
+            put_v1(&mut writes, keys::delivery(id), &delivery);
+            let attempt = (1_u32, 2000_i64, 3_u64, (), (), (), ());
+            let attempt = postcard::to_extend(&attempt, vec![1]).unwrap();
+            // Four fields that are none.
+            writes.insert(keys::attempt(id, 1), Some([&attempt[..], &[0; 4]].concat()));
+            writes.insert([&OLDER_WAITING[..1], id.as_bytes()].concat(), Some(Vec::new()));
+        }
+        for key in JobRecord::new(job).index() {
+            writes.insert(key, Some(Vec::new()));
+        }
+        engine.commit(writes).unwrap();
+        // The second time, everything is done but the version is not written: as after a kill.
+        for _ in 0..2 {
+            from(3, &engine, &policy()).unwrap();
+        }
+        drop(engine);
+
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        let ledger: Ledger = engine.get(keys::LEDGER).unwrap().unwrap();
+        assert_eq!((ledger.accepted, ledger.waiting, ledger.exhausted), (3, 2, 1));
+        let stored = |id| engine.get::<DeliveryRecord>(&keys::delivery(id)).unwrap().unwrap().delivery;
+        assert_eq!(stored(ids[1]).state, DeliveryState::Pending);
+        let plain = stored(ids[0]).secret.unwrap().as_plain();
+        assert_eq!(plain, Some(SigningSecret::from_entropy([9; 32])));
+        assert_eq!(super::super::deliveries::attempts(&engine, ids[2]).unwrap().len(), 1);
+        let dispatch = super::super::deliveries::dispatch(&engine, policy().dispatch).unwrap();
+        assert_eq!(dispatch.next_due(), Some(at(9)));
+        let faults = audit(&engine).faults;
+        // It has three deliveries of one event, which no job had.
+        assert_eq!(faults.len(), 2, "{faults:?}");
     }
 }

@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use jiff::Timestamp;
@@ -16,8 +16,10 @@ use super::engine::Engine;
 use super::space::{Room, Space};
 use super::tx::{Cursor, Tx};
 use super::watchdog::Watchdog;
-use super::{keys, log};
-use crate::store::{Paused, Policy, Signals, StoreError};
+use super::{deliveries, keys, log, records};
+use crate::domain::dispatch::Dispatch;
+use crate::domain::id::DestinationId;
+use crate::store::{Ledger, Paused, Policy, Signals, StoreError};
 
 /// Steps that may wait in front of the thread; who comes later waits for room.
 const QUEUE: usize = 1024;
@@ -43,6 +45,8 @@ pub(super) struct Shared {
     pub(super) signals: Signals,
     pub(super) waiting_jobs: AtomicU64,
     pub(super) paused: RwLock<Paused>,
+    pub(super) ledger: Mutex<Ledger>,
+    dispatch: Mutex<Dispatch>,
     /// When the store was opened, while there is no room to free what a dead process had claimed.
     pub(super) stale_since: Mutex<Option<Timestamp>>,
 }
@@ -58,8 +62,32 @@ impl Shared {
         let paused = engine.get(keys::PAUSED)?.unwrap_or_default();
         let signals = Signals::default();
         signals.events.send_replace(last_seq);
+        let dispatch = Mutex::new(deliveries::dispatch(&engine, policy.dispatch.clone())?);
+        let ledger = Mutex::new(engine.get(keys::LEDGER)?.unwrap_or_default());
         let (waiting_jobs, paused) = (AtomicU64::new(waiting), RwLock::new(paused));
-        Ok(Self { engine, policy, signals, waiting_jobs, paused, stale_since: Mutex::default() })
+        let stale_since = Mutex::default();
+        Ok(Self { engine, policy, signals, waiting_jobs, paused, ledger, dispatch, stale_since })
+    }
+
+    /// Whose turn it is, and what is under way. Nobody holds it for long.
+    pub(super) fn dispatch(&self) -> MutexGuard<'_, Dispatch> {
+        self.dispatch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Deliveries to these are due then. Losing it to an error delays them until the next start.
+    fn wake(&self, due: Vec<(DestinationId, Timestamp)>) {
+        let mut dispatch = self.dispatch();
+        for (id, due) in due {
+            if dispatch.destination(id).is_none() {
+                match self.engine.get(&keys::destination(id)) {
+                    Ok(Some(destination)) => dispatch.put(destination),
+                    Ok(None) => tracing::error!(%id, "a destination is not there"),
+                    Err(error) => tracing::error!(%id, %error, "a destination cannot be read"),
+                }
+            }
+            dispatch.wake(id, due);
+        }
+        dispatch.forget_idle();
     }
 
     /// Lets everyone know what is paused from now on.
@@ -171,8 +199,11 @@ fn prepare<T: Send + 'static>(
 }
 
 fn run(shared: &Shared, mut space: Space, watchdog: &Watchdog, mut commands: mpsc::Receiver<Command>) {
-    let mut cursor =
-        Cursor { next_seq: *shared.signals.events.borrow() + 1, turn: keys::all(keys::JOB_READY).start };
+    let mut cursor = Cursor {
+        next_seq: *shared.signals.events.borrow() + 1,
+        turn: keys::all(keys::JOB_READY).start,
+        ledger: *shared.ledger.lock().unwrap_or_else(PoisonError::into_inner),
+    };
     let mut snapshot = None;
     while let Some(Command::Run(durability, step)) = commands.blocking_recv() {
         let mut tx = Tx::new(shared, cursor, space.room(), &mut snapshot);
@@ -220,9 +251,21 @@ fn free_stale(shared: &Shared, tx: &mut Tx<'_>) -> bool {
 
 /// Commits, syncs, and tells those who wait for a change.
 fn commit(shared: &Shared, tx: Tx<'_>, synced: bool) {
-    let Tx { writes, waiting_delta, jobs_ready, deliveries_ready, cursor, snapshot, .. } = tx;
+    let Tx { mut writes, waiting_delta, jobs_ready, deliveries_ready, due, cursor, snapshot, .. } = tx;
+    if deliveries_ready {
+        shared.signals.deliveries.notify_one();
+    }
     if writes.is_empty() {
         return;
+    }
+    {
+        let mut ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *ledger, cursor.ledger) != cursor.ledger {
+            match records::encode(&cursor.ledger) {
+                Ok(value) => drop(writes.insert(keys::LEDGER.to_vec(), Some(value))),
+                Err(error) => tracing::error!(%error, "the ledger was not written"),
+            }
+        }
     }
     snapshot.take_if(|snapshot| !snapshot.is_read());
     if let Some(snapshot) = snapshot {
@@ -240,7 +283,8 @@ fn commit(shared: &Shared, tx: Tx<'_>, synced: bool) {
     if jobs_ready {
         shared.signals.jobs.notify_one();
     }
-    if deliveries_ready {
+    if !due.is_empty() {
+        shared.wake(due);
         shared.signals.deliveries.notify_one();
     }
     let last_seq = cursor.next_seq - 1;

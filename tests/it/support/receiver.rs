@@ -32,6 +32,10 @@ impl Callback {
     }
 }
 
+/// What a callback is answered with: a status, and perhaps a header.
+#[derive(Debug, Clone)]
+pub struct Reply(pub u16, pub Option<(&'static str, String)>);
+
 pub struct Receiver {
     pub url: String,
     callbacks: Arc<Mutex<Vec<Callback>>>,
@@ -40,16 +44,20 @@ pub struct Receiver {
 
 impl Receiver {
     pub async fn start(statuses: &[u16]) -> Self {
+        Self::answering(statuses.iter().map(|status| Reply(*status, None)).collect()).await
+    }
+
+    pub async fn answering(replies: Vec<Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let callbacks = Arc::<Mutex<Vec<Callback>>>::default();
-        let statuses = Arc::new(Mutex::new(VecDeque::from(statuses.to_vec())));
+        let replies = Arc::new(Mutex::new(VecDeque::from(replies)));
         let kept = Arc::clone(&callbacks);
         let server = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (kept, statuses) = (Arc::clone(&kept), Arc::clone(&statuses));
+                let (kept, replies) = (Arc::clone(&kept), Arc::clone(&replies));
                 let answer =
-                    service_fn(move |request| answer(request, Arc::clone(&kept), Arc::clone(&statuses)));
+                    service_fn(move |request| answer(request, Arc::clone(&kept), Arc::clone(&replies)));
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer),
                 );
@@ -77,14 +85,17 @@ impl Drop for Receiver {
 async fn answer(
     request: Request<Incoming>,
     kept: Arc<Mutex<Vec<Callback>>>,
-    statuses: Arc<Mutex<VecDeque<u16>>>,
+    replies: Arc<Mutex<VecDeque<Reply>>>,
 ) -> Result<Response<Empty<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     kept.lock().unwrap().push(Callback { headers: head.headers, body });
-    let status = statuses.lock().unwrap().pop_front().unwrap_or(200);
+    let Reply(status, header) = replies.lock().unwrap().pop_front().unwrap_or(Reply(200, None));
     let mut response = Response::new(Empty::new());
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    if let Some((name, value)) = header {
+        response.headers_mut().insert(name, value.parse().unwrap());
+    }
     if response.status().is_redirection() {
         response.headers_mut().insert("location", "http://127.0.0.1:1/elsewhere".parse().unwrap());
     }

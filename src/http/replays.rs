@@ -1,0 +1,233 @@
+//! Replays: many deliveries sent again.
+
+use http::StatusCode;
+use http::header::LOCATION;
+use serde::{Deserialize, Serialize};
+use warp::reply::Response;
+
+use super::deliveries::filter;
+use super::jobs::idempotency_key;
+use super::problem::{Code, Problem};
+use super::query::{Query, invalid};
+use super::represent::{PageInfo, insert, json};
+use super::resource::Call;
+use crate::domain::client::ClientId;
+use crate::domain::delivery::DeliveryState;
+use crate::domain::id::ReplayId;
+use crate::service::replays::{Replay, ReplayAction, ReplayFilter, Wanted};
+use crate::service::view::{DeliveryView, LinkBuilder, Links, ReplayItemView, ReplayView};
+
+const DEFAULT_RATE: u32 = 50;
+const MAX_RATE: u32 = 10_000;
+
+/// What a client asks for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    #[serde(default)]
+    filter: Filter,
+    #[serde(default = "default_rate")]
+    rate_per_second: u32,
+    #[serde(default)]
+    force: bool,
+    #[serde(default)]
+    dry_run: bool,
+    idempotency_key: Option<String>,
+}
+
+fn default_rate() -> u32 {
+    DEFAULT_RATE
+}
+
+/// As for a list of deliveries.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Filter {
+    state: Option<String>,
+    destination: Option<String>,
+    event_type: Option<String>,
+    job_id: Option<String>,
+    error_class: Option<String>,
+    status_code: Option<u16>,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+impl Filter {
+    fn read(&self, force: bool) -> Result<ReplayFilter, Problem> {
+        let status_code = self.status_code.map(|code| code.to_string());
+        let query = filter(|name| match name {
+            // What was given up, unless something else is asked for.
+            "state" => Some(self.state.as_deref().unwrap_or(DeliveryState::Exhausted.as_str())),
+            "destination" => self.destination.as_deref(),
+            "event_type" => self.event_type.as_deref(),
+            "job_id" => self.job_id.as_deref(),
+            "error_class" => self.error_class.as_deref(),
+            "status_code" => status_code.as_deref(),
+            "since" => self.since.as_deref(),
+            "until" => self.until.as_deref(),
+            _ => None,
+        })?;
+        let mut states = query.states;
+        if states.contains(&DeliveryState::Delivered) && !force {
+            return Err(invalid(
+                "filter.state",
+                "needs_force",
+                "what was delivered is sent again with force only",
+            ));
+        }
+        // One whose attempt is under way cannot be hurried.
+        states.retain(|state| *state != DeliveryState::Sending);
+        if states.is_empty() {
+            return Err(invalid(
+                "filter.state",
+                "unknown",
+                "an attempt that is under way cannot be repeated",
+            ));
+        }
+        Ok(ReplayFilter {
+            states,
+            destination: query.destination,
+            kind: query.kind,
+            job: query.job,
+            error_class: query.error_class,
+            status_code: query.status_code,
+            since: query.since,
+            until: query.until,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct DryRun {
+    dry_run: bool,
+    matched: u64,
+    matched_has_more: bool,
+    sample: Vec<DeliveryView>,
+    #[serde(rename = "_links")]
+    links: Links,
+}
+
+/// `POST /v1/replays`
+pub(super) async fn start(mut call: Call) -> Result<Response, Problem> {
+    Query::parse(&call.query, &[])?;
+    let header_key = idempotency_key(&call.headers)?;
+    let request: Request = call.body.json().await?;
+    let filter = request.filter.read(request.force)?;
+    if !(1..=MAX_RATE).contains(&request.rate_per_second) {
+        return Err(invalid("rate_per_second", "out_of_range", format!("from 1 to {MAX_RATE}")));
+    }
+    let (client, base) = (ClientId::dev(), &call.service.settings().base_url);
+    if request.dry_run {
+        let matched = call.service.match_replay(&client, &filter).await?;
+        return Ok(json(&DryRun {
+            dry_run: true,
+            matched: matched.count,
+            matched_has_more: matched.has_more,
+            sample: matched.sample.iter().map(|delivery| DeliveryView::new(delivery, base)).collect(),
+            links: LinkBuilder::new(base).post("start", "/v1/replays").build(),
+        }));
+    }
+    let key_is_fine = |key: &String| (1..=255).contains(&key.len());
+    if request.idempotency_key.as_ref().is_some_and(|key| !key_is_fine(key)) {
+        return Err(Problem::of(Code::InvalidIdempotencyKey));
+    }
+    let wanted = Wanted {
+        filter,
+        rate_per_second: request.rate_per_second,
+        force: request.force,
+        idempotency_key: header_key.or(request.idempotency_key),
+    };
+    let (replay, _) = call.service.start_replay(&client, wanted).await?;
+    let mut response = represent(&call, &replay);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    insert(response.headers_mut(), LOCATION, &format!("{base}/v1/replays/{}", replay.id));
+    Ok(response)
+}
+
+#[derive(Serialize)]
+struct List<T> {
+    items: Vec<T>,
+    page: PageInfo,
+    #[serde(rename = "_links")]
+    links: Links,
+}
+
+/// `GET /v1/replays`
+pub(super) async fn list(call: Call) -> Result<Response, Problem> {
+    let query = Query::parse(&call.query, &["limit", "cursor"])?;
+    let limit = query.limit()?;
+    let bad = |_| invalid("cursor", "not_a_cursor", "the next_cursor of the page before");
+    let before = query.get("cursor").map(|cursor| cursor.parse().map_err(bad)).transpose()?;
+    let (replays, next) = call.service.replays(&ClientId::dev(), before, limit).await?;
+    let base = &call.service.settings().base_url;
+    let mut links = LinkBuilder::new(base).get("self", "/v1/replays").post("create", "/v1/replays");
+    if let Some(next) = next {
+        links = links.get("next", &format!("/v1/replays?limit={limit}&cursor={next}"));
+    }
+    Ok(json(&List {
+        items: replays.iter().map(|replay| ReplayView::new(replay, base)).collect(),
+        page: PageInfo::new(limit, next.map(|next| next.to_string())),
+        links: links.build(),
+    }))
+}
+
+/// `GET /v1/replays/{id}`
+pub(super) async fn show(call: Call) -> Result<Response, Problem> {
+    Query::parse(&call.query, &[])?;
+    let replay = call.service.replay(&ClientId::dev(), id(&call)?).await?;
+    Ok(represent(&call, &replay))
+}
+
+/// `GET /v1/replays/{id}/items`
+pub(super) async fn items(call: Call) -> Result<Response, Problem> {
+    let query = Query::parse(&call.query, &["limit", "cursor"])?;
+    let (id, limit) = (id(&call)?, query.limit()?);
+    let bad = |_| invalid("cursor", "not_a_cursor", "the next_cursor of the page before");
+    let from = query.get("cursor").map_or(Ok(0), |cursor| cursor.parse::<u64>().map_err(bad))?;
+    let items = call.service.replay_items(&ClientId::dev(), id, from, limit).await?;
+    let base = &call.service.settings().base_url;
+    let next = items.last().filter(|_| items.len() == limit).map(|(item, _)| (item.number + 1).to_string());
+    let path = format!("/v1/replays/{id}");
+    let mut links = LinkBuilder::new(base).get("self", &format!("{path}/items")).get("replay", &path);
+    if let Some(next) = &next {
+        links = links.get("next", &format!("{path}/items?limit={limit}&cursor={next}"));
+    }
+    Ok(json(&List {
+        items: items
+            .iter()
+            .map(|(item, delivery)| ReplayItemView::new(id, item, delivery.as_ref(), base))
+            .collect(),
+        page: PageInfo::new(limit, next),
+        links: links.build(),
+    }))
+}
+
+/// `POST /v1/replays/{id}/pause`
+pub(super) async fn pause(call: Call) -> Result<Response, Problem> {
+    change(call, ReplayAction::Pause).await
+}
+
+/// `POST /v1/replays/{id}/resume`
+pub(super) async fn resume(call: Call) -> Result<Response, Problem> {
+    change(call, ReplayAction::Resume).await
+}
+
+/// `POST /v1/replays/{id}/cancel`: what it has sent again goes on.
+pub(super) async fn cancel(call: Call) -> Result<Response, Problem> {
+    change(call, ReplayAction::Cancel).await
+}
+
+async fn change(call: Call, action: ReplayAction) -> Result<Response, Problem> {
+    Query::parse(&call.query, &[])?;
+    let replay = call.service.change_replay(&ClientId::dev(), id(&call)?, action).await?;
+    Ok(represent(&call, &replay))
+}
+
+fn represent(call: &Call, replay: &Replay) -> Response {
+    json(&ReplayView::new(replay, &call.service.settings().base_url))
+}
+
+fn id(call: &Call) -> Result<ReplayId, Problem> {
+    call.param(0).parse().map_err(|_| Problem::of(Code::NotFound).with_detail("there is no such replay"))
+}

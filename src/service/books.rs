@@ -1,0 +1,82 @@
+//! Whether every delivery is accounted for, and what is counted.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{Service, ServiceError};
+use crate::domain::client::ClientId;
+use crate::domain::destination::Standing;
+use crate::store::{Audit, Ledger};
+use crate::telemetry;
+
+/// Destinations that are looked at for one count.
+const MAX_DESTINATIONS: usize = 10_000;
+
+impl Service {
+    /// How many deliveries there are, by where they stand.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.store.ledger()
+    }
+
+    /// Counts every record anew, and checks that all fits together. It takes time in proportion to the store.
+    pub async fn recount(&self) -> Result<Audit, ServiceError> {
+        Ok(self.store.audit().await?)
+    }
+
+    /// How many destinations stand how; the first ten thousand.
+    pub async fn standings(
+        &self,
+        client: Option<&ClientId>,
+    ) -> Result<BTreeMap<Standing, u64>, ServiceError> {
+        let mut standings = BTreeMap::new();
+        for status in self.store.destinations(None, MAX_DESTINATIONS).await? {
+            if client.is_none_or(|client| *client == status.destination.client) {
+                *standings.entry(status.destination.standing()).or_default() += 1;
+            }
+        }
+        Ok(standings)
+    }
+
+    /// When the oldest of the deliveries was made that have not arrived.
+    async fn oldest_undelivered(&self) -> Result<Option<Timestamp>, ServiceError> {
+        Ok(self.store.oldest_undelivered().await?)
+    }
+
+    /// What is counted, in the text format of Prometheus.
+    pub async fn metrics(&self) -> Result<Option<String>, ServiceError> {
+        let Some(handle) = telemetry::metrics() else { return Ok(None) };
+        let ledger = self.ledger();
+        for (state, count) in [
+            ("accepted", ledger.accepted),
+            ("delivered", ledger.delivered),
+            ("waiting", ledger.waiting),
+            ("exhausted", ledger.exhausted),
+            ("cancelled", ledger.cancelled),
+        ] {
+            gauge(telemetry::LEDGER, Some(("state", state)), count);
+        }
+        gauge(telemetry::LEDGER_BALANCED, None, u64::from(ledger.is_balanced()));
+        gauge(telemetry::UNDELIVERED, Some(("state", "waiting")), ledger.waiting);
+        gauge(telemetry::UNDELIVERED, Some(("state", "exhausted")), ledger.exhausted);
+        let now = self.clock.now();
+        let age = self.oldest_undelivered().await?.map_or(0, |at| now.duration_since(at).as_secs().max(0));
+        gauge(telemetry::UNDELIVERED_OLDEST, None, age.unsigned_abs());
+        let standings = self.standings(None).await?;
+        let held = [Standing::Suspended, Standing::Disabled, Standing::Paused];
+        let held = held.iter().filter_map(|standing| standings.get(standing)).sum();
+        gauge(telemetry::SUSPENDED, None, held);
+        gauge(telemetry::QUEUE_DEPTH, None, self.store.waiting_jobs());
+        handle.run_upkeep();
+        Ok(Some(handle.render()))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+fn gauge(name: &'static str, label: Option<(&'static str, &'static str)>, value: u64) {
+    match label {
+        Some((key, label)) => metrics::gauge!(name, key => label).set(value as f64),
+        None => metrics::gauge!(name).set(value as f64),
+    }
+}

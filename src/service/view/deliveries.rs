@@ -1,0 +1,343 @@
+//! Deliveries, their attempts, destinations and replays.
+
+use serde::Serialize;
+
+use super::{LinkBuilder, Links, time};
+use crate::domain::delivery::{Attempt, Delivery, DeliveryState, ErrorClass, Failure, ResponseHead, Timings};
+use crate::domain::destination::{Destination, HoldReason};
+use crate::domain::event::EventKind;
+use crate::domain::id::ReplayId;
+use crate::domain::replay::{Replay, ReplayItem, ReplayState};
+use crate::store::DestinationStatus;
+
+/// A delivery.
+#[derive(Debug, Serialize)]
+pub struct DeliveryView {
+    id: String,
+    event_id: String,
+    event_type: &'static str,
+    job_id: String,
+    channel: &'static str,
+    destination: String,
+    destination_id: String,
+    url: String,
+    state: &'static str,
+    attempt_count: u32,
+    next_attempt_at: Option<String>,
+    last_error: Option<FailureView>,
+    last_status_code: Option<u16>,
+    created_at: String,
+    finished_at: Option<String>,
+    #[serde(rename = "_links")]
+    links: Links,
+}
+
+#[derive(Debug, Serialize)]
+struct FailureView {
+    class: &'static str,
+    fault: &'static str,
+    detail: String,
+}
+
+impl DeliveryView {
+    /// The delivery, with links under `base`.
+    #[must_use]
+    pub fn new(delivery: &Delivery, base: &str) -> Self {
+        Self {
+            id: delivery.id.to_string(),
+            event_id: delivery.event_id.to_string(),
+            event_type: delivery.event_kind.as_str(),
+            job_id: delivery.job_id.to_string(),
+            channel: "webhook",
+            destination: delivery.destination(),
+            url: delivery.url.to_string(),
+            destination_id: delivery.destination_id().to_string(),
+            state: delivery.state.as_str(),
+            attempt_count: delivery.attempt_count,
+            next_attempt_at: delivery.next_attempt_at.map(time),
+            last_error: delivery.last_error.as_ref().map(failure_view),
+            last_status_code: delivery.last_status_code,
+            created_at: time(delivery.created_at),
+            finished_at: delivery.finished_at.map(time),
+            links: delivery_links(delivery, base),
+        }
+    }
+}
+
+fn delivery_links(delivery: &Delivery, base: &str) -> Links {
+    let path = format!("/v1/deliveries/{}", delivery.id);
+    let mut links = LinkBuilder::new(base)
+        .get("self", &path)
+        .get("collection", "/v1/deliveries")
+        .get("job", &format!("/v1/jobs/{}", delivery.job_id))
+        .get("destination", &format!("/v1/destinations/{}", delivery.destination_id()))
+        .get("attempts", &format!("{path}/attempts"));
+    if delivery.state == DeliveryState::Pending {
+        links = links.post("cancel", &format!("{path}/cancel"));
+    }
+    // One that arrived is sent again by force only, which no link invites to.
+    if matches!(delivery.state, DeliveryState::Pending | DeliveryState::Exhausted | DeliveryState::Cancelled)
+    {
+        links = links.post("replay", &format!("{path}/replay"));
+    }
+    links.build()
+}
+
+/// A destination.
+#[derive(Debug, Serialize)]
+pub struct DestinationView {
+    id: String,
+    origin: String,
+    state: &'static str,
+    created_at: String,
+    /// When the state began, for those that are held or suspended.
+    held_since: Option<String>,
+    open_until: Option<String>,
+    failing_since: Option<String>,
+    failures: u32,
+    last_error: Option<FailureView>,
+    last_success_at: Option<String>,
+    #[serde(flatten)]
+    traffic: Option<TrafficView>,
+    #[serde(rename = "_links")]
+    links: Links,
+}
+
+#[derive(Debug, Serialize)]
+struct TrafficView {
+    in_flight: u32,
+    in_flight_limit: u32,
+    waiting: usize,
+    /// Whether more wait than were counted.
+    waiting_has_more: bool,
+}
+
+impl DestinationView {
+    /// The destination, with links under `base`; events tell nothing of its traffic.
+    #[must_use]
+    pub fn new(destination: &Destination, status: Option<&DestinationStatus>, base: &str) -> Self {
+        let path = format!("/v1/destinations/{}", destination.id);
+        let mut links = LinkBuilder::new(base).get("self", &path).get("collection", "/v1/destinations");
+        links = links.get("deliveries", &format!("/v1/deliveries?destination={}", destination.id));
+        if destination.hold.is_none_or(|hold| hold.reason != HoldReason::Paused) {
+            links = links.post("pause", &format!("{path}/pause"));
+        }
+        if destination.hold.is_some() || destination.open.is_some() {
+            links = links.post("resume", &format!("{path}/resume"));
+        }
+        Self {
+            id: destination.id.to_string(),
+            origin: destination.origin.clone(),
+            state: destination.standing().as_str(),
+            created_at: time(destination.created_at),
+            held_since: destination.hold.map(|hold| hold.since).or(destination.suspended_at).map(time),
+            open_until: destination.open.map(|open| time(open.until)),
+            failing_since: destination.failing_since.map(time),
+            failures: destination.failures,
+            last_error: destination.last_failure.as_ref().map(failure_view),
+            last_success_at: destination.last_success_at.map(time),
+            traffic: status.map(|status| TrafficView {
+                in_flight: status.in_flight,
+                in_flight_limit: status.in_flight_limit,
+                waiting: status.waiting,
+                waiting_has_more: status.waiting >= DestinationStatus::COUNTED,
+            }),
+            links: links.build(),
+        }
+    }
+}
+
+/// A replay.
+#[derive(Debug, Serialize)]
+pub struct ReplayView {
+    id: String,
+    state: &'static str,
+    filter: ReplayFilterView,
+    rate_per_second: u32,
+    force: bool,
+    created_at: String,
+    finished_at: Option<String>,
+    matched: u64,
+    matched_has_more: bool,
+    taken: u64,
+    done: u64,
+    delivered: u64,
+    failed: u64,
+    skipped: u64,
+    #[serde(rename = "_links")]
+    links: Links,
+}
+
+#[derive(Debug, Serialize)]
+struct ReplayFilterView {
+    state: String,
+    destination: Option<String>,
+    event_type: Option<&'static str>,
+    job_id: Option<String>,
+    error_class: Option<&'static str>,
+    status_code: Option<u16>,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+impl ReplayView {
+    /// The replay, with links under `base`.
+    #[must_use]
+    pub fn new(replay: &Replay, base: &str) -> Self {
+        let path = format!("/v1/replays/{}", replay.id);
+        let mut links = LinkBuilder::new(base).get("self", &path).get("collection", "/v1/replays");
+        links = links.get("items", &format!("{path}/items"));
+        links = links.get("deliveries", &format!("/v1/deliveries?replay_id={}", replay.id));
+        links = match replay.state {
+            ReplayState::Running => links.post("pause", &format!("{path}/pause")),
+            ReplayState::Paused => links.post("resume", &format!("{path}/resume")),
+            ReplayState::Finished | ReplayState::Cancelled => links,
+        };
+        if matches!(replay.state, ReplayState::Running | ReplayState::Paused) {
+            links = links.post("cancel", &format!("{path}/cancel"));
+        }
+        let filter = &replay.filter;
+        let states: Vec<_> = filter.states.iter().map(|state| state.as_str()).collect();
+        Self {
+            id: replay.id.to_string(),
+            state: replay.state.as_str(),
+            filter: ReplayFilterView {
+                state: states.join(","),
+                destination: filter.destination.map(|id| id.to_string()),
+                event_type: filter.kind.map(EventKind::as_str),
+                job_id: filter.job.map(|id| id.to_string()),
+                error_class: filter.error_class.map(ErrorClass::as_str),
+                status_code: filter.status_code,
+                since: filter.since.map(time),
+                until: filter.until.map(time),
+            },
+            rate_per_second: replay.rate_per_second,
+            force: replay.force,
+            created_at: time(replay.created_at),
+            finished_at: replay.finished_at.map(time),
+            matched: replay.matched,
+            matched_has_more: replay.matched_has_more,
+            taken: replay.taken,
+            done: replay.done(),
+            delivered: replay.delivered,
+            failed: replay.failed,
+            skipped: replay.skipped,
+            links: links.build(),
+        }
+    }
+}
+
+/// One delivery of a replay.
+#[derive(Debug, Serialize)]
+pub struct ReplayItemView {
+    number: u64,
+    delivery_id: String,
+    was: &'static str,
+    result: &'static str,
+    last_status_code: Option<u16>,
+    last_error: Option<FailureView>,
+    #[serde(rename = "_links")]
+    links: Links,
+}
+
+impl ReplayItemView {
+    /// The item, with its delivery as that is now, and links under `base`.
+    #[must_use]
+    pub fn new(replay: ReplayId, item: &ReplayItem, delivery: Option<&Delivery>, base: &str) -> Self {
+        let result = match delivery {
+            _ if !item.is_sent => "skipped",
+            None => "gone",
+            // Somebody has sent it again since.
+            Some(delivery) if delivery.replay != Some(replay) => "taken_over",
+            Some(delivery) => delivery.state.as_str(),
+        };
+        let path = format!("/v1/deliveries/{}", item.delivery);
+        Self {
+            number: item.number,
+            delivery_id: item.delivery.to_string(),
+            was: item.was.as_str(),
+            result,
+            last_status_code: delivery.and_then(|delivery| delivery.last_status_code),
+            last_error: delivery.and_then(|delivery| delivery.last_error.as_ref()).map(failure_view),
+            links: LinkBuilder::new(base).get("delivery", &path).build(),
+        }
+    }
+}
+
+fn failure_view(failure: &Failure) -> FailureView {
+    FailureView {
+        class: failure.class.as_str(),
+        fault: failure.fault.as_str(),
+        detail: failure.detail.clone(),
+    }
+}
+
+/// An attempt.
+#[derive(Debug, Serialize)]
+pub struct AttemptView {
+    number: u32,
+    trigger: &'static str,
+    started_at: String,
+    duration_ms: u64,
+    timings_ms: TimingsView,
+    remote_addr: Option<String>,
+    status_code: Option<u16>,
+    response: Option<ResponseView>,
+    error: Option<FailureView>,
+    next_attempt_at: Option<String>,
+}
+
+/// Milliseconds with three decimals.
+#[derive(Debug, Serialize)]
+struct TimingsView {
+    dns: Option<f64>,
+    connect: Option<f64>,
+    tls: Option<f64>,
+    ttfb: Option<f64>,
+    body: Option<f64>,
+}
+
+impl TimingsView {
+    fn new(timings: Timings) -> Self {
+        let ms = |us: Option<u32>| us.map(|us| f64::from(us) / 1000.0);
+        let Timings { dns_us, connect_us, tls_us, ttfb_us, body_us } = timings;
+        Self {
+            dns: ms(dns_us),
+            connect: ms(connect_us),
+            tls: ms(tls_us),
+            ttfb: ms(ttfb_us),
+            body: ms(body_us),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ResponseView {
+    headers: Vec<(String, String)>,
+    body: String,
+    truncated: bool,
+}
+
+impl AttemptView {
+    /// The attempt.
+    #[must_use]
+    pub fn new(attempt: &Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            trigger: attempt.trigger.as_str(),
+            started_at: time(attempt.started_at),
+            duration_ms: attempt.duration_ms,
+            timings_ms: TimingsView::new(attempt.timings),
+            remote_addr: attempt.remote_addr.map(|address| address.to_string()),
+            status_code: attempt.response.as_ref().map(|response| response.status),
+            response: attempt.response.as_ref().map(response_view),
+            error: attempt.error.as_ref().map(failure_view),
+            next_attempt_at: attempt.next_attempt_at.map(time),
+        }
+    }
+}
+
+fn response_view(response: &ResponseHead) -> ResponseView {
+    let ResponseHead { headers, body, truncated, .. } = response.clone();
+    ResponseView { headers, body, truncated }
+}

@@ -1,0 +1,307 @@
+//! Records as older versions kept them, to be read and never written.
+
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+use jiff::fmt::serde::timestamp::millisecond;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::domain::client::ClientId;
+use crate::domain::delivery::{
+    Attempt, Delivery, DeliveryState, ErrorClass, Failure, ResponseHead, Timings, Trigger,
+};
+use crate::domain::event::{Event, EventKind, Subject};
+use crate::domain::id::{DeliveryId, EventId, JobId};
+use crate::domain::image::Variant;
+use crate::domain::job::{
+    Artifact, Callback, CallbackProgress, Input, Job, JobError, JobStatus, Lease, Priority,
+};
+use crate::domain::retry::RetryOverride;
+use crate::domain::secret::{SealedSecret, SigningSecret};
+use crate::store::Policy;
+
+/// A callback until schema version 3.
+#[derive(Serialize, Deserialize)]
+pub(super) struct CallbackV1 {
+    pub(super) url: Url,
+    pub(super) events: Vec<EventKind>,
+    pub(super) secret: Option<SigningSecret>,
+    pub(super) latest: Option<CallbackProgress>,
+}
+
+impl From<CallbackV1> for Callback {
+    fn from(CallbackV1 { url, events, secret, latest }: CallbackV1) -> Self {
+        let secret = secret.as_ref().map(SealedSecret::plain);
+        Self { url, events, secret, headers: Vec::new(), retry: RetryOverride::default(), latest }
+    }
+}
+
+/// A job as version 1 kept it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct JobV1 {
+    pub(super) id: JobId,
+    pub(super) client: ClientId,
+    pub(super) status: JobStatus,
+    pub(super) revision: u64,
+    #[serde(with = "millisecond::required")]
+    pub(super) created_at: Timestamp,
+    #[serde(with = "millisecond::optional")]
+    pub(super) started_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    pub(super) finished_at: Option<Timestamp>,
+    #[serde(with = "millisecond::required")]
+    pub(super) due_at: Timestamp,
+    pub(super) attempt: u32,
+    pub(super) input: Input,
+    pub(super) variants: Vec<Variant>,
+    pub(super) artifacts: Vec<Artifact>,
+    pub(super) callback: Option<CallbackV1>,
+    pub(super) tags: Vec<String>,
+    pub(super) metadata: Option<String>,
+    pub(super) error: Option<JobError>,
+    pub(super) lease: Option<Lease>,
+    pub(super) lease_token: u64,
+}
+
+/// An event as version 1 kept it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct EventV1 {
+    pub(super) id: EventId,
+    pub(super) seq: u64,
+    pub(super) kind: EventKind,
+    pub(super) job_id: JobId,
+    #[serde(with = "millisecond::required")]
+    pub(super) at: Timestamp,
+    pub(super) source: String,
+    pub(super) job: JobV1,
+}
+
+impl JobV1 {
+    pub(super) fn upgraded(self, policy: &Policy) -> Job {
+        let kept = |finished: Timestamp| finished.checked_add(policy.keep_finished).unwrap_or(Timestamp::MAX);
+        Job {
+            id: self.id,
+            client: self.client,
+            status: self.status,
+            revision: self.revision,
+            created_at: self.created_at,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            // A time that has passed by now is found to be due at once.
+            due_at: (self.status == JobStatus::Queued).then_some(self.due_at),
+            priority: Priority::Normal,
+            deadline_ms: None,
+            deadline_at: None,
+            cancel_requested_at: None,
+            deleted_at: None,
+            purge_at: self.finished_at.map(kept),
+            idempotency_key: None,
+            attempt: self.attempt,
+            input: self.input,
+            variants: self.variants,
+            artifacts: self.artifacts,
+            callback: self.callback.map(Callback::from),
+            tags: self.tags,
+            metadata: self.metadata,
+            error: self.error,
+            lease: self.lease,
+            lease_token: self.lease_token,
+        }
+    }
+}
+
+/// A job of schema versions 2 and 3; in version 2 it was a record by itself.
+#[derive(Serialize, Deserialize)]
+pub(super) struct JobV2 {
+    id: JobId,
+    client: ClientId,
+    status: JobStatus,
+    revision: u64,
+    #[serde(with = "millisecond::required")]
+    created_at: Timestamp,
+    #[serde(with = "millisecond::optional")]
+    started_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    finished_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    due_at: Option<Timestamp>,
+    priority: Priority,
+    deadline_ms: Option<u64>,
+    #[serde(with = "millisecond::optional")]
+    deadline_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    cancel_requested_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    deleted_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    purge_at: Option<Timestamp>,
+    idempotency_key: Option<String>,
+    attempt: u32,
+    input: Input,
+    variants: Vec<Variant>,
+    artifacts: Vec<Artifact>,
+    callback: Option<CallbackV1>,
+    tags: Vec<String>,
+    metadata: Option<String>,
+    error: Option<JobError>,
+    lease: Option<Lease>,
+    lease_token: u64,
+}
+
+impl From<JobV2> for Job {
+    fn from(job: JobV2) -> Self {
+        Self {
+            id: job.id,
+            client: job.client,
+            status: job.status,
+            revision: job.revision,
+            created_at: job.created_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            due_at: job.due_at,
+            priority: job.priority,
+            deadline_ms: job.deadline_ms,
+            deadline_at: job.deadline_at,
+            cancel_requested_at: job.cancel_requested_at,
+            deleted_at: job.deleted_at,
+            purge_at: job.purge_at,
+            idempotency_key: job.idempotency_key,
+            attempt: job.attempt,
+            input: job.input,
+            variants: job.variants,
+            artifacts: job.artifacts,
+            callback: job.callback.map(Callback::from),
+            tags: job.tags,
+            metadata: job.metadata,
+            error: job.error,
+            lease: job.lease,
+            lease_token: job.lease_token,
+        }
+    }
+}
+
+/// A job and what is noted with it, in schema version 3.
+#[derive(Serialize, Deserialize)]
+pub(super) struct JobRecordV3 {
+    pub(super) job: JobV2,
+    pub(super) events: Vec<u64>,
+    pub(super) deliveries: Vec<DeliveryId>,
+    pub(super) is_going: bool,
+}
+
+/// An event of schema versions 2 and 3.
+#[derive(Serialize, Deserialize)]
+pub(super) struct EventV2 {
+    id: EventId,
+    seq: u64,
+    kind: EventKind,
+    job_id: JobId,
+    #[serde(with = "millisecond::required")]
+    at: Timestamp,
+    source: String,
+    job: JobV2,
+}
+
+impl From<EventV2> for Event {
+    fn from(EventV2 { id, seq, kind, at, source, job, .. }: EventV2) -> Self {
+        Self { id, seq, kind, at, source, subject: Subject::Job(Box::new(job.into())) }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct FailureV1 {
+    pub(super) class: ErrorClass,
+    pub(super) detail: String,
+}
+
+impl From<FailureV1> for Failure {
+    fn from(FailureV1 { class, detail }: FailureV1) -> Self {
+        Self::new(class, detail)
+    }
+}
+
+/// A delivery until schema version 3.
+#[derive(Serialize, Deserialize)]
+pub(super) struct DeliveryV1 {
+    pub(super) id: DeliveryId,
+    pub(super) event_id: EventId,
+    pub(super) event_seq: u64,
+    pub(super) event_kind: EventKind,
+    pub(super) job_id: JobId,
+    pub(super) url: Url,
+    pub(super) secret: Option<SigningSecret>,
+    pub(super) state: DeliveryState,
+    pub(super) attempt_count: u32,
+    #[serde(with = "millisecond::optional")]
+    pub(super) next_attempt_at: Option<Timestamp>,
+    pub(super) last_error: Option<FailureV1>,
+    pub(super) last_status_code: Option<u16>,
+    #[serde(with = "millisecond::required")]
+    pub(super) created_at: Timestamp,
+    #[serde(with = "millisecond::optional")]
+    pub(super) finished_at: Option<Timestamp>,
+    pub(super) lease: Option<Lease>,
+    pub(super) lease_token: u64,
+}
+
+impl DeliveryV1 {
+    /// One that was being sent when its process ended waits, as its worker is gone.
+    pub(super) fn upgraded(self, client: ClientId) -> Delivery {
+        let state = if self.state == DeliveryState::Sending { DeliveryState::Pending } else { self.state };
+        Delivery {
+            id: self.id,
+            client,
+            event_id: self.event_id,
+            event_seq: self.event_seq,
+            event_kind: self.event_kind,
+            job_id: self.job_id,
+            url: self.url,
+            secret: self.secret.as_ref().map(SealedSecret::plain),
+            headers: Vec::new(),
+            retry: RetryOverride::default(),
+            state,
+            revision: 0,
+            attempt_count: self.attempt_count,
+            earlier_attempts: 0,
+            trigger: Trigger::Scheduled,
+            replay: None,
+            next_attempt_at: self.next_attempt_at,
+            last_error: self.last_error.map(Failure::from),
+            last_status_code: self.last_status_code,
+            created_at: self.created_at,
+            finished_at: self.finished_at,
+            lease: None,
+        }
+    }
+}
+
+/// An attempt until schema version 3.
+#[derive(Serialize, Deserialize)]
+pub(super) struct AttemptV1 {
+    number: u32,
+    #[serde(with = "millisecond::required")]
+    started_at: Timestamp,
+    duration_ms: u64,
+    remote_addr: Option<SocketAddr>,
+    response: Option<ResponseHead>,
+    error: Option<FailureV1>,
+    #[serde(with = "millisecond::optional")]
+    next_attempt_at: Option<Timestamp>,
+}
+
+impl From<AttemptV1> for Attempt {
+    fn from(attempt: AttemptV1) -> Self {
+        Self {
+            number: attempt.number,
+            trigger: Trigger::Scheduled,
+            started_at: attempt.started_at,
+            duration_ms: attempt.duration_ms,
+            timings: Timings::default(),
+            remote_addr: attempt.remote_addr,
+            response: attempt.response,
+            error: attempt.error.map(Failure::from),
+            next_attempt_at: attempt.next_attempt_at,
+        }
+    }
+}
