@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::domain::client::ClientId;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryConflict, DeliveryState, StaleDelivery, Verdict};
-use crate::domain::destination::Destination;
+use crate::domain::destination::{Destination, Standing};
 use crate::domain::dispatch::DispatchPolicy;
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
@@ -134,6 +134,9 @@ pub trait Store: Send + Sync + 'static {
         after: Option<DestinationId>,
         limit: usize,
     ) -> Result<Vec<DestinationStatus>, StoreError>;
+
+    /// How many destinations stand how; of the first `limit` by id.
+    async fn standings(&self, limit: usize) -> Result<BTreeMap<Standing, u64>, StoreError>;
 
     /// Sends nothing more to a destination; what waits for it goes on waiting.
     async fn pause_destination(&self, id: DestinationId, now: Timestamp) -> Result<Destination, StoreError>;

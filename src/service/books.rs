@@ -1,11 +1,8 @@
 //! Whether every delivery is accounted for, and what is counted.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 
 use super::{Service, ServiceError};
-use crate::domain::client::ClientId;
 use crate::domain::destination::Standing;
 use crate::store::{Audit, Ledger};
 use crate::telemetry;
@@ -23,20 +20,6 @@ impl Service {
     /// Counts every record anew, and checks that all fits together. It takes time in proportion to the store.
     pub async fn recount(&self) -> Result<Audit, ServiceError> {
         Ok(self.store.audit().await?)
-    }
-
-    /// How many destinations stand how; the first ten thousand.
-    pub async fn standings(
-        &self,
-        client: Option<&ClientId>,
-    ) -> Result<BTreeMap<Standing, u64>, ServiceError> {
-        let mut standings = BTreeMap::new();
-        for status in self.store.destinations(None, MAX_DESTINATIONS).await? {
-            if client.is_none_or(|client| *client == status.destination.client) {
-                *standings.entry(status.destination.standing()).or_default() += 1;
-            }
-        }
-        Ok(standings)
     }
 
     /// When the oldest of the deliveries was made that have not arrived.
@@ -63,7 +46,7 @@ impl Service {
         let now = self.clock.now();
         let age = self.oldest_undelivered().await?.map_or(0, |at| now.duration_since(at).as_secs().max(0));
         gauge(telemetry::UNDELIVERED_OLDEST, None, age.unsigned_abs());
-        let standings = self.standings(None).await?;
+        let standings = self.store.standings(MAX_DESTINATIONS).await?;
         let held = [Standing::Suspended, Standing::Disabled, Standing::Paused];
         let held = held.iter().filter_map(|standing| standings.get(standing)).sum();
         gauge(telemetry::SUSPENDED, None, held);

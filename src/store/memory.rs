@@ -4,6 +4,7 @@
 //! It is the reference that the conformance suite (`tests/store_suite`) compares the other engines with, which is why
 //! it is public: it is to be obviously right, not fast, and it shares the domain with them and nothing else.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::domain::client::ClientId;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState, Verdict};
-use crate::domain::destination::{Destination, HoldReason};
+use crate::domain::destination::{Destination, HoldReason, Standing};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
 use crate::domain::job::{Artifact, Job};
@@ -206,6 +207,16 @@ impl Store for MemoryStore {
             let behind = |id: &DestinationId| after.is_none_or(|after| after < *id);
             let all = books.destinations.values().filter(|one| behind(&one.id)).take(limit);
             all.map(|one| books.status(one)).collect()
+        })
+    }
+
+    async fn standings(&self, limit: usize) -> Result<BTreeMap<Standing, u64>, StoreError> {
+        self.read(|books| {
+            let mut standings = BTreeMap::new();
+            for one in books.destinations.values().take(limit) {
+                *standings.entry(books.status(one).destination.standing()).or_default() += 1;
+            }
+            standings
         })
     }
 

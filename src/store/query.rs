@@ -198,7 +198,7 @@ pub struct DestinationStatus {
 
 impl DestinationStatus {
     /// How far what waits is counted: first attempts and retries, each.
-    pub const COUNTED: usize = 10_000;
+    pub const COUNTED: usize = 1000;
 }
 
 /// How many deliveries there are, by where they stand: each is in one of these, until its job is purged.

@@ -10,6 +10,7 @@
 //!
 //! [sled]: https://docs.rs/sled/0.34.7
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::domain::client::ClientId;
 use crate::domain::delivery::{Attempt, Delivery, Verdict};
-use crate::domain::destination::Destination;
+use crate::domain::destination::{Destination, Standing};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
 use crate::domain::job::{Artifact, Job};
@@ -264,6 +265,10 @@ impl Store for SledStore {
         limit: usize,
     ) -> Result<Vec<DestinationStatus>, StoreError> {
         self.read(move |shared| deliveries::destinations(shared, after, limit)).await
+    }
+
+    async fn standings(&self, limit: usize) -> Result<BTreeMap<Standing, u64>, StoreError> {
+        self.read(move |shared| deliveries::standings(shared, limit)).await
     }
 
     async fn pause_destination(&self, id: DestinationId, now: Timestamp) -> Result<Destination, StoreError> {

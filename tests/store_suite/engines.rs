@@ -1,6 +1,6 @@
 //! The engines under test.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use darkroom::clock::Stopwatch;
 use darkroom::domain::client::ClientId;
 use darkroom::domain::delivery::{Attempt, Delivery, Verdict};
-use darkroom::domain::destination::Destination;
+use darkroom::domain::destination::{Destination, Standing};
 use darkroom::domain::event::Event;
 use darkroom::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
 use darkroom::domain::job::{Artifact, Job};
@@ -363,6 +363,10 @@ impl Store for Reopening {
         limit: usize,
     ) -> Result<Vec<DestinationStatus>, StoreError> {
         self.read(async move |store| store.destinations(after, limit).await).await
+    }
+
+    async fn standings(&self, limit: usize) -> Result<BTreeMap<Standing, u64>, StoreError> {
+        self.read(async move |store| store.standings(limit).await).await
     }
 
     async fn pause_destination(&self, id: DestinationId, now: Timestamp) -> Result<Destination, StoreError> {

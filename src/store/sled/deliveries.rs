@@ -3,6 +3,7 @@
 //! A claim writes nothing: whoever held one is gone with the process, and what it held is due as it was. So it is kept in
 //! memory ([`Dispatch`]), and an attempt costs two entries of the tree: its delivery, and what that had waiting.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,7 +16,7 @@ use super::tx::Tx;
 use super::writer::Shared;
 use crate::clock::entropy;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryConflict, DeliveryState, Verdict};
-use crate::domain::destination::{Change, Destination, Health, HoldReason};
+use crate::domain::destination::{Change, Destination, Health, HoldReason, Standing};
 use crate::domain::dispatch::{Dispatch, DispatchPolicy, Turn};
 use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::id::{DeliveryId, DestinationId, EventId, JobId, WorkerId};
@@ -325,6 +326,18 @@ pub(super) fn destinations(
     }
     let stored: Vec<Destination> = shared.engine.scan_values(range, limit)?;
     stored.into_iter().map(|destination| status(shared, destination)).collect()
+}
+
+/// Without counting what waits, which takes a look at each.
+pub(super) fn standings(shared: &Shared, limit: usize) -> Result<BTreeMap<Standing, u64>, StoreError> {
+    let stored: Vec<Destination> = shared.engine.scan_values(keys::all(keys::DESTINATION), limit)?;
+    let dispatch = shared.dispatch();
+    let mut standings = BTreeMap::new();
+    for stored in &stored {
+        let standing = dispatch.destination(stored.id).unwrap_or(stored).standing();
+        *standings.entry(standing).or_default() += 1;
+    }
+    Ok(standings)
 }
 
 fn status(shared: &Shared, stored: Destination) -> Result<DestinationStatus, StoreError> {
