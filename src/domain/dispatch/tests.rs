@@ -113,6 +113,8 @@ struct World {
     claims: HashMap<DestinationId, Vec<Timestamp>>,
     now: i64,
     last: u64,
+    /// Whether whoever claims found nothing more, and has not been woken since.
+    is_asleep: bool,
 }
 
 impl World {
@@ -124,6 +126,7 @@ impl World {
             claims: HashMap::new(),
             now: 1_000_000,
             last: 0,
+            is_asleep: false,
         }
     }
 
@@ -181,8 +184,10 @@ impl World {
             }
             self.dispatch.took(turn, next_due, now);
         }
-        if claimed.len() < limit {
+        self.is_asleep = claimed.len() < limit;
+        if self.is_asleep {
             self.leaves_nothing_that_could_be_sent();
+            self.sleeps();
         }
         claimed
     }
@@ -217,7 +222,7 @@ impl World {
         }
     }
 
-    /// A claim took all that could be taken, and whoever goes by the next due time sleeps.
+    /// Whoever claims has taken all that could be taken.
     fn leaves_nothing_that_could_be_sent(&self) {
         let (now, dispatch) = (self.now(), &self.dispatch);
         for (id, one) in &self.waiting {
@@ -229,6 +234,11 @@ impl World {
                 "{id} was left: {lane:?}, {one:?}"
             );
         }
+    }
+
+    /// Whoever goes by the next due time does not spin.
+    fn sleeps(&self) {
+        let (now, dispatch) = (self.now(), &self.dispatch);
         // Of the leases that have run out, a claim frees so many and no more.
         let has_expired = dispatch.expiries.first().is_some_and(|(until, _)| *until <= now);
         let due = dispatch.next_due();
@@ -255,6 +265,10 @@ impl World {
         if let Some(in_ms) = retry_in_ms.filter(|_| health != Health::Good) {
             self.dispatch.wake(id, ms(self.now + in_ms));
         }
+        self.is_asleep &= !ended.wakes;
+        if self.is_asleep {
+            self.leaves_nothing_that_could_be_sent();
+        }
         let (lane, written) = (&self.dispatch.lanes[&id].destination, &self.written[&id]);
         let kept = |one: &Destination| (one.hold, one.open, one.suspended_at, one.failing_since);
         assert_eq!(kept(lane), kept(written), "whatever must outlast the process is written");
@@ -269,11 +283,14 @@ impl World {
         self.written.insert(id, changed.clone());
         self.dispatch.put(changed);
         self.dispatch.wake(id, self.now());
+        self.is_asleep = false;
     }
 
     fn take(&mut self, step: &Step) {
         let of = |index: usize, ids: &[DeliveryId]| ids.get(index % ids.len().max(1)).copied();
         let under_way = self.under_way();
+        // An attempt that ends says itself whether it wakes.
+        self.is_asleep &= matches!(step, Step::End { .. });
         match step {
             Step::Add { index, count, in_ms } => {
                 for _ in 0..*count {
@@ -338,8 +355,11 @@ impl World {
             if self.claim(5).is_empty() {
                 match self.dispatch.next_due() {
                     None => break,
-                    // Due by the clock of the next millisecond.
-                    Some(due) => self.now = self.now.max(due.as_millisecond() + 1),
+                    Some(due) => {
+                        // Due by the clock of the next millisecond.
+                        self.now = self.now.max(due.as_millisecond() + 1);
+                        self.is_asleep = false;
+                    }
                 }
             }
         }
