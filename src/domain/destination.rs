@@ -277,7 +277,8 @@ impl Destination {
         }
         if health == Health::Good {
             let was_suspended = self.suspended_at.take().is_some();
-            is_new |= self.failing_since.take().is_some();
+            // The first success, too: after a restart it is known to have been well.
+            is_new |= self.failing_since.take().is_some() || self.last_success_at.is_none();
             (self.failures, self.last_failure, self.last_success_at) = (0, None, Some(now));
             return (is_new, was_suspended.then_some(Change::Resumed));
         }

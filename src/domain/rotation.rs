@@ -74,8 +74,11 @@ impl ClientSecrets {
         if older.len() >= Self::MAX_ACTIVE {
             return Err(TooManySecrets);
         }
+        // One that ends at once is remembered: found in its file at the next start, it is not to pass for a new one.
+        let ended = self.secrets.first().filter(|_| until <= now).cloned();
+        let ended = ended.map(|newest| ClientSecret { expires_at: Some(now), ..newest });
         let new = ClientSecret { id, sealed, created_at: now, expires_at: None };
-        self.secrets = [new].into_iter().chain(older).collect();
+        self.secrets = [new].into_iter().chain(older).chain(ended).collect();
         self.revision += 1;
         Ok(())
     }

@@ -13,6 +13,8 @@ use crate::store::{DeliveryQuery, Idempotency, StartedReplay};
 
 /// Deliveries that are counted before a replay is started; where there are more, it is said.
 pub const MAX_COUNTED: u64 = 100_000;
+/// Pages that are looked at for it, whatever fits: each is of so many records that an engine looks at.
+const MAX_PAGES: usize = 100;
 /// Deliveries that a dry run shows.
 const SAMPLE: usize = 10;
 /// Deliveries of one page when they are counted.
@@ -51,7 +53,7 @@ impl Service {
     ) -> Result<Matched, ServiceError> {
         let mut query = DeliveryQuery { limit: PAGE, ..DeliveryQuery::of_replay(client, filter) };
         let mut matched = Matched { count: 0, has_more: false, sample: Vec::new() };
-        loop {
+        for _ in 0..MAX_PAGES {
             let page = self.store.deliveries(query.clone()).await?;
             matched.count += page.deliveries.len() as u64;
             let room = SAMPLE - matched.sample.len();
@@ -59,9 +61,10 @@ impl Service {
             query.cursor = page.next;
             matched.has_more = query.cursor.is_some();
             if !matched.has_more || matched.count >= MAX_COUNTED {
-                return Ok(matched);
+                break;
             }
         }
+        Ok(matched)
     }
 
     /// Starts a replay; whether it is a new one.

@@ -11,6 +11,9 @@ use crate::service::{Service, ServiceError};
 /// Steps of a second, in which its deliveries are taken up evenly.
 const STEPS_PER_SECOND: u32 = 10;
 
+/// How often it is looked for a replay that nobody told of.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Goes on with every replay that is running, also with those of an earlier process.
 pub(super) async fn advance(service: Arc<Service>, stop: CancellationToken) {
     for part in (0..STEPS_PER_SECOND).cycle() {
@@ -29,6 +32,8 @@ pub(super) async fn advance(service: Arc<Service>, stop: CancellationToken) {
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = service.replays_changed().notified() => {}
+                    // Whoever started one may have gone before it could tell.
+                    () = tokio::time::sleep(LOOK_AGAIN) => {}
                 }
             }
             Err(error) => pause_after(Err(error), &stop).await,
@@ -40,7 +45,13 @@ pub(super) async fn advance(service: Arc<Service>, stop: CancellationToken) {
 async fn step(service: &Service, part: u32) -> Result<Option<Duration>, ServiceError> {
     let running = service.running_replays().await?;
     for id in &running {
-        service.advance_replay(*id, part, STEPS_PER_SECOND).await?;
+        // One that fails holds up none of the others.
+        if let Err(error) = service.advance_replay(*id, part, STEPS_PER_SECOND).await {
+            if error.is_full() {
+                return Err(error);
+            }
+            tracing::error!(replay = %id, error = &error as &dyn std::error::Error, "a replay could not go on");
+        }
     }
     Ok((!running.is_empty()).then_some(Duration::from_secs(1) / STEPS_PER_SECOND))
 }

@@ -20,7 +20,7 @@ use crate::domain::destination::{Change, Destination, Health, HoldReason, Standi
 use crate::domain::dispatch::{Dispatch, DispatchPolicy, Turn};
 use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::id::{DeliveryId, DestinationId, EventId, JobId, WorkerId};
-use crate::domain::job::Job;
+use crate::domain::job::{Job, Lease};
 use crate::store::{DestinationStatus, StoreError};
 
 /// Expired leases that one claim frees; the next claim frees the next.
@@ -64,27 +64,52 @@ pub(super) fn claim(
         && let Some(turn) = dispatch.next(now)
     {
         let quota = turn.quota.min(limit - claimed.len());
-        let (chosen, next_due) = match choose(tx, &dispatch, turn, quota, now) {
-            Ok(choice) => choice,
+        let taken = take_turn(tx, &mut dispatch, turn, quota, now, |dispatch, delivery| {
+            dispatch.claim(turn.destination, delivery, worker, until, now)
+        });
+        match taken {
+            Ok((taken, next_due)) => {
+                claimed.extend(taken);
+                dispatch.took(turn, next_due, now);
+            }
+            // Nobody gets what was claimed, and all of it is due as it was.
             Err(error) => {
+                claimed.iter().for_each(|(delivery, _): &(Delivery, Event)| dispatch.give_back(delivery.id));
                 dispatch.took(turn, Some(now), now);
                 return Err(error);
             }
-        };
-        for key in chosen {
-            let taken = tx.take_entry(&key, |tx, id| {
-                let delivery = tx.load::<DeliveryRecord>(DeliveryId::from_bytes(id))?.delivery;
-                let event = log::get(tx, delivery.event_seq)?.ok_or(StoreError::NotFound)?;
-                Ok((delivery, event))
-            })?;
-            claimed.extend(taken.map(|(delivery, event)| {
-                let lease = dispatch.claim(turn.destination, &delivery, worker, until, now);
-                (delivery.leased(Some(lease)), event)
-            }));
         }
-        dispatch.took(turn, next_due, now);
     }
     Ok(claimed)
+}
+
+/// What was claimed in a turn, and when what was left is due.
+type Taken = (Vec<(Delivery, Event)>, Option<Timestamp>);
+
+/// Claims what is due of one destination.
+fn take_turn(
+    tx: &mut Tx<'_>,
+    dispatch: &mut Dispatch,
+    turn: Turn,
+    quota: usize,
+    now: Timestamp,
+    claim: impl Fn(&mut Dispatch, &Delivery) -> Lease,
+) -> Result<Taken, StoreError> {
+    let (chosen, next_due) = choose(tx, dispatch, turn, quota, now)?;
+    let mut read = Vec::new();
+    for key in chosen {
+        read.extend(tx.take_entry(&key, |tx, id| {
+            let delivery = tx.load::<DeliveryRecord>(DeliveryId::from_bytes(id))?.delivery;
+            let event = log::get(tx, delivery.event_seq)?.ok_or(StoreError::NotFound)?;
+            Ok((delivery, event))
+        })?);
+    }
+    // Last, as it is not taken back with the step.
+    let leased = read.into_iter().map(|(delivery, event)| {
+        let lease = claim(dispatch, &delivery);
+        (delivery.leased(Some(lease)), event)
+    });
+    Ok((leased.collect(), next_due))
 }
 
 /// The entries that a turn takes, and when the first of those that it leaves is due.
@@ -154,8 +179,16 @@ pub(super) fn settle(
         to_write = Some(destination);
     }
     drop(dispatch);
-    if let Some(destination) = to_write {
-        write_destination(tx, &destination, change, now)?;
+    if let Some(destination) = to_write
+        && let Err(error) = write_destination(tx, &destination, change, now)
+    {
+        // The claim is gone, and the delivery is due as it was.
+        tx.due.push((delivery.destination_id(), now));
+        return Err(error);
+    }
+    if let Verdict::RetryAt(due) = verdict {
+        // Also when it is due at the very time at which it was before.
+        tx.due.push((delivery.destination_id(), *due));
     }
     Ok(delivery)
 }
@@ -189,6 +222,10 @@ fn take_over(
     now: Timestamp,
     by: impl FnOnce(&mut Delivery) -> Result<(), DeliveryConflict>,
 ) -> Result<Delivery, StoreError> {
+    let job = tx.load::<DeliveryRecord>(id)?.delivery.job_id;
+    if tx.load::<JobRecord>(job)?.is_going {
+        return Err(StoreError::NotFound);
+    }
     let mut of_replay = None;
     let delivery = change(tx, id, |delivery| {
         of_replay = delivery.replay.filter(|_| delivery.state == DeliveryState::Pending);
@@ -383,8 +420,14 @@ pub(super) fn of_job(shared: &Shared, job: JobId) -> Result<Vec<Delivery>, Store
     let more: Vec<DeliveryId> = more.collect::<Result<_, StoreError>>()?;
     let Some(record) = super::jobs::record(engine, job)? else { return Ok(Vec::new()) };
     let ids = record.deliveries.into_iter().chain(more).take(LIST_LIMIT);
-    // They may be purged meanwhile.
-    let deliveries = ids.filter_map(|id| get(shared, id).transpose());
+    // They may be purged meanwhile, and one that cannot be read is left out.
+    let deliveries = ids.filter_map(|id| match get(shared, id) {
+        Err(StoreError::Corrupt(error)) => {
+            tracing::error!(%id, error, "a delivery was left out");
+            None
+        }
+        found => found.transpose(),
+    });
     let mut deliveries: Vec<_> = deliveries.collect::<Result<_, _>>()?;
     // Ids of the same millisecond are in no order.
     deliveries.sort_by_key(|delivery| delivery.event_seq);

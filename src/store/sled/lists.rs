@@ -161,10 +161,18 @@ pub(super) fn oldest_undelivered(engine: &Engine) -> Result<Option<Timestamp>, S
 
 pub(super) fn deliveries(shared: &Shared, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError> {
     if let Some(job) = query.job {
+        let before = query.cursor.as_ref().and_then(|cursor| cursor.as_slice().try_into().ok());
+        let before = before.map(u64::from_be_bytes);
         let mut deliveries = of_job(shared, job)?;
-        deliveries.retain(|delivery| query.matches(delivery));
+        deliveries.retain(|delivery| {
+            query.matches(delivery) && before.is_none_or(|before| delivery.event_seq < before)
+        });
         deliveries.reverse();
-        return Ok(DeliveryPage { deliveries, next: None });
+        let has_more = deliveries.len() > query.limit;
+        deliveries.truncate(query.limit);
+        let last = deliveries.last().filter(|_| has_more);
+        let next = last.map(|last| last.event_seq.to_be_bytes().to_vec());
+        return Ok(DeliveryPage { deliveries, next });
     }
     let parts = parts(query);
     let cursor = query.cursor.as_ref().and_then(|cursor| cursor.split_first());

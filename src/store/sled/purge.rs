@@ -86,10 +86,7 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
             return Ok(false);
         }
         match delivery {
-            Some(record) => {
-                tx.cursor.ledger.went(record.delivery.state);
-                tx.remove(Checkout::of(record));
-            }
+            Some(record) => remove_delivery(tx, record, now)?,
             None => tx.delete(keys::delivery(id)),
         }
         job.record.deliveries.retain(|noted| *noted != id);
@@ -116,6 +113,16 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
     tx.remove(job);
     *left = left.saturating_sub(1);
     Ok(true)
+}
+
+fn remove_delivery(tx: &mut Tx<'_>, record: DeliveryRecord, now: Timestamp) -> Result<(), StoreError> {
+    let delivery = &record.delivery;
+    tx.cursor.ledger.went(delivery.state);
+    if let Some(replay) = delivery.replay.filter(|_| !delivery.state.is_terminal()) {
+        super::replays::ended(tx, replay, false, now)?;
+    }
+    tx.remove(Checkout::of(record));
+    Ok(())
 }
 
 /// As many keys of `range` as are left to be removed in this step.

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::engine::Engine;
 use super::keys;
-use super::records::{DeliveryRecord, ReplayKey};
+use super::records::{DeliveryRecord, JobRecord, ReplayKey};
 use super::tx::Tx;
 use crate::domain::delivery::DeliveryState;
 use crate::domain::id::{DeliveryId, ReplayId};
@@ -65,6 +65,10 @@ pub(super) fn take(
         let Some(DeliveryRecord { delivery, .. }) = tx.get(&keys::delivery(id))? else { continue };
         // It comes again where the list goes on among those that wait.
         if delivery.replay == Some(replay.id) {
+            continue;
+        }
+        // It is about to go with its job.
+        if tx.get::<JobRecord>(&keys::job(delivery.job_id))?.is_none_or(|job| job.is_going) {
             continue;
         }
         let was = delivery.state;

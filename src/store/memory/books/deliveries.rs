@@ -242,7 +242,7 @@ impl Books {
         });
         let from = query.cursor.as_ref().and_then(|cursor| cursor.as_slice().try_into().ok());
         let from = from.map_or(0, |bytes| usize::try_from(u64::from_be_bytes(bytes)).unwrap_or(usize::MAX));
-        let limit = if query.job.is_some() { usize::MAX } else { query.limit };
+        let limit = query.limit;
         let deliveries: Vec<_> = found.iter().skip(from).take(limit).cloned().collect();
         let end = from.saturating_add(deliveries.len());
         let next = (end < found.len()).then(|| (end as u64).to_be_bytes().to_vec());
