@@ -210,12 +210,15 @@ impl Rig {
             }
         }
         // The last are on their way.
-        tokio::time::sleep(SECOND).await;
+        let end = Instant::now() + SECOND;
         let mut times = Vec::new();
         for (job, committed) in sent {
             let event = self.store.events_of(job, 0, 1).await.unwrap().remove(0).id.to_string();
-            let arrived = receivers.arrivals.lock().unwrap().get(&event).copied();
-            let late = || during.as_micros();
+            let arrival = || receivers.arrivals.lock().unwrap().get(&event).copied();
+            while arrival().is_none() && Instant::now() < end {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let (arrived, late) = (arrival(), || during.as_micros());
             times.push(arrived.map_or_else(late, |at| at.saturating_sub(committed)) as f64 / 1000.0);
         }
         workers.stop();

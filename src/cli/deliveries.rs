@@ -199,10 +199,9 @@ async fn list(
     paging: &Paging,
     json: bool,
 ) -> Result<(), CliError> {
-    let mut url: Url = api.resolve(api.root().await?.href("deliveries")?)?;
-    let limit = paging.limit.map(|limit| ("limit", limit.to_string()));
+    let mut url: Url = paging.apply(api.resolve(api.root().await?.href("deliveries")?)?);
     let state = state.map(|state| ("state", state.to_owned()));
-    for (name, value) in state.into_iter().chain(filter.pairs()).chain(limit) {
+    for (name, value) in state.into_iter().chain(filter.pairs()) {
         url.query_pairs_mut().append_pair(name, &value);
     }
     let deliveries: Vec<Delivery> = pages::read(api, url.into(), paging.all, json).await?;

@@ -78,10 +78,7 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
 }
 
 async fn list(api: &Api, paging: &Paging, json: bool) -> Result<(), CliError> {
-    let mut url = api.resolve(api.root().await?.href("destinations")?)?;
-    if let Some(limit) = paging.limit {
-        url.query_pairs_mut().append_pair("limit", &limit.to_string());
-    }
+    let url = paging.apply(api.resolve(api.root().await?.href("destinations")?)?);
     let found: Vec<Destination> = pages::read(api, url.into(), paging.all, json).await?;
     if json {
         return Ok(());

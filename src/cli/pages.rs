@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use url::Url;
 
 use super::api::{Api, Reply};
 use super::error::CliError;
@@ -17,6 +18,16 @@ pub(super) struct Paging {
     /// All pages
     #[arg(long)]
     pub(super) all: bool,
+}
+
+impl Paging {
+    /// The list's URL with the limit in its query; the links to further pages carry it by themselves.
+    pub(super) fn apply(&self, mut url: Url) -> Url {
+        if let Some(limit) = self.limit {
+            url.query_pairs_mut().append_pair("limit", &limit.to_string());
+        }
+        url
+    }
 }
 
 #[derive(Deserialize)]

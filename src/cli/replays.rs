@@ -135,10 +135,7 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
         Command::Get(Id { id }) => show(&find(&api, &id).await?, json),
         Command::Items { id, paging } => {
             let replay = find(&api, &id).await?;
-            let mut url = api.resolve(replay.body.links.href("items")?)?;
-            if let Some(limit) = paging.limit {
-                url.query_pairs_mut().append_pair("limit", &limit.to_string());
-            }
+            let url = paging.apply(api.resolve(replay.body.links.href("items")?)?);
             let items: Vec<Item> = pages::read(&api, url.into(), paging.all, json).await?;
             if json { Ok(()) } else { output::text(&items_table(&items)) }
         }
@@ -188,10 +185,7 @@ async fn start(api: &Api, start: &Start, json: bool) -> Result<(), CliError> {
 }
 
 async fn list(api: &Api, paging: &Paging, json: bool) -> Result<(), CliError> {
-    let mut url = api.resolve(api.root().await?.href("replays")?)?;
-    if let Some(limit) = paging.limit {
-        url.query_pairs_mut().append_pair("limit", &limit.to_string());
-    }
+    let url = paging.apply(api.resolve(api.root().await?.href("replays")?)?);
     let found: Vec<Replay> = pages::read(api, url.into(), paging.all, json).await?;
     if json {
         return Ok(());
