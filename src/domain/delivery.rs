@@ -249,7 +249,8 @@ impl Delivery {
     /// What it adds to the revision of a job that shows it.
     #[must_use]
     pub fn shown_revision(&self) -> u64 {
-        2 * self.revision + u64::from(self.lease.is_some())
+        // Without the lease, which a power cut takes back: what was shown is never taken back with it.
+        self.revision
     }
 
     /// The token of the attempt that is under way; 0, which none has, when there is none.

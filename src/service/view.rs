@@ -238,7 +238,9 @@ impl JobView {
         if self.status == JobStatus::Processing.as_str() {
             return format!("\"{}-{}-{percent}{}\"", self.id, self.revision, stage.unwrap_or_default());
         }
-        format!("\"{}-{}\"", self.id, self.revision)
+        // An attempt that is under way is no change that is kept, and counts in no revision.
+        let sending = self.callback.as_ref().is_some_and(|it| it.status == DeliveryState::Sending.as_str());
+        format!("\"{}-{}{}\"", self.id, self.revision, if sending { "-sending" } else { "" })
     }
 
     /// Where the job is.
