@@ -107,6 +107,7 @@ pub struct Queue {
 pub struct Retention {
     pub finished_ms: u64,
     pub deleted_ms: u64,
+    pub undelivered_ms: u64,
     pub interval_ms: u64,
 }
 
@@ -280,7 +281,7 @@ impl Config {
 
     /// The numbers that would stop the service, or make it useless, outside of these bounds.
     #[rustfmt::skip]
-    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 37] {
+    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 38] {
         let Self { server, storage, queue, retention, imaging, callbacks, destinations, .. } = self;
         [
             ("server.header_timeout_ms", server.header_timeout_ms, 1..=DAY_MS),
@@ -300,6 +301,7 @@ impl Config {
             ("queue.retry_delay_ms", queue.retry_delay_ms, 0..=DAY_MS),
             ("retention.finished_ms", retention.finished_ms, 0..=100 * YEAR_MS),
             ("retention.deleted_ms", retention.deleted_ms, 0..=100 * YEAR_MS),
+            ("retention.undelivered_ms", retention.undelivered_ms, 0..=100 * YEAR_MS),
             ("retention.interval_ms", retention.interval_ms, 1..=DAY_MS),
             ("imaging.threads", imaging.threads as u64, 0..=1024),
             ("imaging.max_pixels", imaging.max_pixels, 1..=1 << 40),

@@ -330,6 +330,8 @@ pub struct Policy {
     pub keep_finished: Duration,
     /// How long a deleted job can be restored.
     pub keep_deleted: Duration,
+    /// How long a callback may be overdue, once its job is to go; then it is given up.
+    pub keep_undelivered: Duration,
     /// What one destination may take.
     pub dispatch: DispatchPolicy,
 }

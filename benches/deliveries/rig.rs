@@ -108,6 +108,7 @@ impl Rig {
             source: "http://127.0.0.1:8080".to_owned(),
             keep_finished: DAY,
             keep_deleted: DAY,
+            keep_undelivered: DAY,
             dispatch: DispatchPolicy::default(),
         };
         let options = Options { cache_bytes: 64 * 1024 * 1024, policy };

@@ -74,8 +74,13 @@ pub(crate) fn of_client(jobs: &[Job], client: &str) -> usize {
 impl Desk {
     pub(crate) async fn open(folder: &Path) -> Self {
         let source = "http://127.0.0.1:8080".to_owned();
-        let policy =
-            Policy { dispatch: DispatchPolicy::default(), source, keep_finished: DAY, keep_deleted: DAY };
+        let policy = Policy {
+            dispatch: DispatchPolicy::default(),
+            source,
+            keep_finished: DAY,
+            keep_deleted: DAY,
+            keep_undelivered: DAY,
+        };
         let now = Clock::system().now();
         let options = Options { cache_bytes: CACHE_BYTES, policy };
         let at = folder.to_owned();

@@ -44,6 +44,7 @@ pub(super) fn open_store(
         source,
         keep_finished: Duration::from_millis(config.retention.finished_ms),
         keep_deleted: Duration::from_millis(config.retention.deleted_ms),
+        keep_undelivered: Duration::from_millis(config.retention.undelivered_ms),
     };
     let options = Options { cache_bytes: config.storage.cache_mib.saturating_mul(MIB), policy };
     let store = SledStore::open(&config.storage.store_dir(), options, clock.now())?;

@@ -5,10 +5,14 @@
 //!    ▲          │              │
 //!    └──────────┘              │  the attempt failed, or was cut off
 //!    └─────────────────────────┘  somebody has it sent again
+//!
+//! pending ─► exhausted             its destination was held back for too long
 //! ```
 
-use jiff::Timestamp;
+use std::time::Duration;
+
 use jiff::fmt::serde::timestamp::millisecond;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -201,6 +205,30 @@ impl Delivery {
         }
         self.revision += 1;
         (self.state, self.next_attempt_at, self.finished_at) = (DeliveryState::Cancelled, None, Some(now));
+        Ok(())
+    }
+
+    /// Whether it has been due for so long without an attempt: its destination is held back.
+    #[must_use]
+    pub fn is_overdue(&self, by: Duration, now: Timestamp) -> bool {
+        let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
+        self.state == DeliveryState::Pending
+            && self.next_attempt_at.is_some_and(|due| now.duration_since(due) >= by)
+    }
+
+    /// Nobody waits for its destination any longer: pending → exhausted.
+    pub fn give_up(&mut self, now: Timestamp) -> Result<(), DeliveryConflict> {
+        if self.state != DeliveryState::Pending {
+            return Err(DeliveryConflict(self.state));
+        }
+        self.revision += 1;
+        self.last_error.get_or_insert_with(|| {
+            Failure::new(
+                ErrorClass::Timeout,
+                "nothing was sent to its destination for so long that it was given up",
+            )
+        });
+        (self.state, self.next_attempt_at, self.finished_at) = (DeliveryState::Exhausted, None, Some(now));
         Ok(())
     }
 

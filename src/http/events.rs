@@ -9,48 +9,70 @@ use super::query::{Query, invalid};
 use super::represent::json;
 use super::resource::Call;
 use crate::domain::client::ClientId;
+use crate::domain::event::EventKind;
+use crate::domain::id::JobId;
+use crate::service::Service;
+use crate::service::read::{EventPage, EventQuery};
 use crate::service::view::{EventView, LinkBuilder, Links};
 
 #[derive(Serialize)]
 struct Feed {
     items: Vec<EventView>,
+    page: PageInfo,
     #[serde(rename = "_links")]
     links: Links,
 }
 
-/// `GET /v1/events?after=SEQ&limit=`
-///
-/// `next` is there even when nothing follows yet: it is where to look again.
+#[derive(Serialize)]
+struct PageInfo {
+    limit: usize,
+    has_more: bool,
+}
+
+/// `GET /v1/events?after=SEQ&limit=&types=&job_id=`
 pub(super) async fn feed(call: Call) -> Result<Response, Problem> {
-    let query = Query::parse(&call.query, &["after", "limit"])?;
-    let limit = query.limit()?;
-    let after = after(&query)?;
-    let (events, read) = call.service.events_after(&ClientId::dev(), after, limit).await?;
-    let path = |after: u64| format!("/v1/events?after={after}&limit={limit}");
+    let query = Query::parse(&call.query, &["after", "limit", "types", "job_id"])?;
+    let job = query.get("job_id").map(|text| {
+        text.parse::<JobId>().map_err(|_| invalid("job_id", "not_a_job", "a job's id, such as job_…"))
+    });
+    page(&call.service, &query, "/v1/events", job.transpose()?).await
+}
+
+/// `GET /v1/jobs/{id}/events?after=SEQ&limit=&types=`
+pub(super) async fn of_job(call: Call) -> Result<Response, Problem> {
+    let query = Query::parse(&call.query, &["after", "limit", "types"])?;
+    let job = job_id(&call)?;
+    page(&call.service, &query, &format!("/v1/jobs/{job}/events"), Some(job)).await
+}
+
+/// `next` is there even when nothing follows yet: it is where to look again.
+async fn page(service: &Service, query: &Query, path: &str, job: Option<JobId>) -> Result<Response, Problem> {
+    let (after, limit) = (after(query)?, query.limit()?);
+    let kinds = query.get("types").map(kinds).transpose()?;
+    let wanted = EventQuery { after, limit, kinds, job };
+    let EventPage { events, read, has_more } = service.events(&ClientId::dev(), wanted).await?;
+    let filters: String = ["types", "job_id"].into_iter().fold(String::new(), |filters, name| {
+        let value = query.get(name).map(|value| format!("&{name}={value}"));
+        filters + &value.unwrap_or_default()
+    });
+    let at = |after: u64| format!("{path}?after={after}&limit={limit}{filters}");
+    let mut links =
+        LinkBuilder::new(&service.settings().base_url).get("self", &at(after)).get("next", &at(read));
+    if let Some(job) = job {
+        links = links.get("job", &format!("/v1/jobs/{job}"));
+    }
     Ok(json(&Feed {
         items: events.iter().map(EventView::new).collect(),
-        links: LinkBuilder::new(&call.service.settings().base_url)
-            .get("self", &path(after))
-            .get("next", &path(read))
-            .build(),
+        page: PageInfo { limit, has_more },
+        links: links.build(),
     }))
 }
 
-/// `GET /v1/jobs/{id}/events?after=SEQ&limit=`
-pub(super) async fn of_job(call: Call) -> Result<Response, Problem> {
-    let query = Query::parse(&call.query, &["after", "limit"])?;
-    let (job, limit, after) = (job_id(&call)?, query.limit()?, after(&query)?);
-    let events = call.service.events_of(&ClientId::dev(), job, after, limit).await?;
-    let last = events.last().map_or(after, |event| event.seq);
-    let path = |after: u64| format!("/v1/jobs/{job}/events?after={after}&limit={limit}");
-    Ok(json(&Feed {
-        items: events.iter().map(EventView::new).collect(),
-        links: LinkBuilder::new(&call.service.settings().base_url)
-            .get("self", &path(after))
-            .get("next", &path(last))
-            .get("job", &format!("/v1/jobs/{job}"))
-            .build(),
-    }))
+/// Names separated by commas: those of events, which are not to be changed in a link.
+fn kinds(text: &str) -> Result<Vec<EventKind>, Problem> {
+    let kind = |name: &str| EventKind::ALL.into_iter().find(|kind| kind.as_str() == name);
+    let known = || EventKind::ALL.map(EventKind::as_str).join(", ");
+    text.split(',').map(|name| kind(name).ok_or_else(|| invalid("types", "unknown", known()))).collect()
 }
 
 fn after(query: &Query) -> Result<u64, Problem> {

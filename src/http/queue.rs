@@ -1,11 +1,9 @@
 //! The queue: how much waits, and whether it is paused.
 
-use std::sync::Arc;
-
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::problem::{Code, Problem};
+use super::problem::Problem;
 use super::query::{Query, invalid};
 use super::represent::json;
 use super::resource::Call;
@@ -51,10 +49,7 @@ async fn set(call: Call, to: bool) -> Result<Response, Problem> {
         Some("work") => paused.work = to,
         Some(_) => return Err(invalid("what", "unknown", "intake or work")),
     }
-    // On a task of its own: what the store notes is to hold at once, also when the client hangs up.
-    let service = Arc::clone(&call.service);
-    let set = tokio::spawn(async move { service.set_paused(paused).await });
-    set.await.map_err(|_| Problem::of(Code::Internal))??;
+    call.service.set_paused(paused).await?;
     Ok(represent(&call))
 }
 

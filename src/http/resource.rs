@@ -16,7 +16,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use super::body::Body;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use crate::service::Service;
 
 /// A request for a resource.
@@ -109,7 +109,7 @@ impl Resource {
             call.headers.remove(RANGE);
         }
         if let Some((_, handler)) = self.methods.iter().find(|(method, _)| method == wanted) {
-            return handler(call).await;
+            return if wanted == Method::GET { handler(call).await } else { whole(handler(call)).await };
         }
         if method == Method::OPTIONS {
             let mut response = Response::default();
@@ -125,6 +125,18 @@ impl Resource {
         let names = self.methods.iter().map(|(method, _)| method.as_str());
         let all: Vec<_> = names.chain(has_get.then_some("HEAD")).chain(["OPTIONS"]).collect();
         HeaderValue::try_from(all.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"))
+    }
+}
+
+/// On a task of its own: what changes something is done whole once it has begun, also when the client hangs up and
+/// nobody waits for the answer. An upload ends with its body.
+async fn whole(answer: BoxFuture<'static, Result<Response, Problem>>) -> Result<Response, Problem> {
+    match tokio::spawn(answer).await {
+        Ok(answer) => answer,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Problem::of(Code::Internal)),
+        },
     }
 }
 

@@ -1,6 +1,5 @@
 //! The secrets that sign callbacks, and the public key of the other signature.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,7 +9,7 @@ use http::header::CACHE_CONTROL;
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::problem::{Code, Problem};
+use super::problem::Problem;
 use super::query::{Query, invalid};
 use super::represent::{insert, json};
 use super::resource::Call;
@@ -89,10 +88,7 @@ pub(super) async fn rotate(call: Call) -> Result<Response, Problem> {
         seconds.map(Duration::from_secs).ok_or_else(|| invalid("overlap_seconds", "out_of_range", detail))
     });
     let overlap = overlap.transpose()?.unwrap_or(DEFAULT_OVERLAP);
-    // On a task of its own: once begun it is done whole, also when the client hangs up.
-    let service = Arc::clone(&call.service);
-    let rotated = tokio::spawn(async move { service.rotate_secret(&ClientId::dev(), overlap).await });
-    let new = rotated.await.map_err(|_| Problem::of(Code::Internal))??;
+    let new = call.service.rotate_secret(&ClientId::dev(), overlap).await?;
     let mut response = json(&New {
         secret: new.secret.expose_text(),
         item: Item::new(&new),

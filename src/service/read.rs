@@ -6,11 +6,40 @@ use super::{Service, ServiceError, view};
 use crate::blobs::ORIGINAL;
 use crate::domain::client::ClientId;
 use crate::domain::delivery::{Attempt, Delivery};
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventKind};
 use crate::domain::id::{DeliveryId, JobId};
 use crate::domain::image::Format;
 use crate::domain::job::Job;
 pub use crate::store::{JobPage, JobQuery, NextDue};
+
+/// Events that are read at once,
+const EVENTS_AT_ONCE: usize = 200;
+/// and how often for one page: a filter that hardly anything fits is answered with an empty one and where to go on.
+const MOST_READS: usize = 20;
+
+/// Which events.
+#[derive(Debug, Clone)]
+pub struct EventQuery {
+    /// Behind this `seq`.
+    pub after: u64,
+    /// How many at most.
+    pub limit: usize,
+    /// Of these kinds; `None`: of all.
+    pub kinds: Option<Vec<EventKind>>,
+    /// Of this job alone.
+    pub job: Option<JobId>,
+}
+
+/// A page of events.
+#[derive(Debug, Clone)]
+pub struct EventPage {
+    /// In the order of the log.
+    pub events: Vec<Event>,
+    /// Up to which `seq` was looked: where to go on.
+    pub read: u64,
+    /// Whether more may follow at once.
+    pub has_more: bool,
+}
 
 /// A stored picture, opened.
 pub struct OpenArtifact {
@@ -85,30 +114,35 @@ impl Service {
         Ok(self.store.attempts_of(id).await?)
     }
 
-    /// The client's own among the next `limit` events after `after`, in the order of the log; and how far that
-    /// is: where to go on, also when none of them were the client's.
-    pub async fn events_after(
-        &self,
-        client: &ClientId,
-        after: u64,
-        limit: usize,
-    ) -> Result<(Vec<Event>, u64), ServiceError> {
-        let mut events = self.store.events_after(after, limit).await?;
-        let read = events.last().map_or(after, |event| event.seq);
-        events.retain(|event| event.client() == client);
-        Ok((events, read))
-    }
-
-    /// Up to `limit` events of a job after `after`, in the order of the log.
-    pub async fn events_of(
-        &self,
-        client: &ClientId,
-        job: JobId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Event>, ServiceError> {
-        self.job(client, job).await?;
-        Ok(self.store.events_of(job, after, limit).await?)
+    /// The client's own events that fit, in the order of the log.
+    pub async fn events(&self, client: &ClientId, query: EventQuery) -> Result<EventPage, ServiceError> {
+        if let Some(job) = query.job {
+            self.job(client, job).await?;
+        }
+        let mut page = EventPage { events: Vec::new(), read: query.after, has_more: true };
+        for _ in 0..MOST_READS {
+            let events = match query.job {
+                Some(job) => self.store.events_of(job, page.read, EVENTS_AT_ONCE).await?,
+                None => self.store.events_after(page.read, EVENTS_AT_ONCE).await?,
+            };
+            let read = events.len();
+            let fits = |event: &Event| {
+                event.client() == client
+                    && query.kinds.as_ref().is_none_or(|kinds| kinds.contains(&event.kind))
+            };
+            for event in events {
+                if page.events.len() == query.limit {
+                    return Ok(page);
+                }
+                page.read = event.seq;
+                page.events.extend(Some(event).filter(fits));
+            }
+            if read < EVENTS_AT_ONCE {
+                page.has_more = false;
+                break;
+            }
+        }
+        Ok(page)
     }
 
     /// When there is next something to claim.

@@ -71,6 +71,7 @@ async fn open(folder: &Path) -> Arc<SledStore> {
             source: "http://127.0.0.1:1".to_owned(),
             keep_finished,
             keep_deleted,
+            keep_undelivered: Duration::ZERO,
         };
         SledStore::open(&path, Options { cache_bytes: 16 << 20, policy }, Clock::system().now()).unwrap()
     });

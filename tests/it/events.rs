@@ -14,10 +14,12 @@ use darkroom::store::{Store as _, Submission};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::support::{App, new_job, store_options};
+use crate::support::{App, new_job, picture, store_options, text};
 
 /// One body a line. `DARKROOM_GOLDEN=update cargo test --test it events` writes it anew.
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/golden/events.jsonl");
+
+const OTHERS: usize = 4001;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_795_000_000 + second).unwrap()
@@ -146,14 +148,15 @@ async fn a_feed_leads_past_the_events_of_others() {
         let options = store_options();
         let now = Clock::system().now();
         let store = SledStore::open(&path, options, now).unwrap();
-        let others = (0..5).map(|_| {
+        // More than are looked through for one page.
+        let others = (0..OTHERS).map(|_| {
             let client: ClientId = serde_json::from_str("\"other\"").unwrap();
             NewJob { client, ..new_job(JobId::new(now, &entropy())) }
         });
         tokio::runtime::Runtime::new().unwrap().block_on(async {
-            for job in others.chain([new_job(own)]) {
-                store.submit(Submission { job, idempotency: None }, now).await.unwrap();
-            }
+            let submit = |job| store.submit(Submission { job, idempotency: None }, now);
+            futures_util::future::try_join_all(others.map(submit)).await.unwrap();
+            submit(new_job(own)).await.unwrap();
             store.close().await;
         });
     })
@@ -173,6 +176,42 @@ async fn a_feed_leads_past_the_events_of_others() {
         assert_ne!(next, url, "a page that leads to itself");
         url = next;
     };
-    assert_eq!((found, pages), (own.to_string().into(), 3));
+    assert_eq!((found, pages), (own.to_string().into(), 2));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_feed_is_narrowed_to_types_and_to_a_job() {
+    let app = App::start().await;
+    let mut jobs = Vec::new();
+    for _ in 0..2 {
+        let job = text(&app.accepted(picture::jpeg(8, 8), &[]).await, "/id").to_owned();
+        app.finished(&job).await;
+        jobs.push(job);
+    }
+    let read = async |query: &str| {
+        let page: Value =
+            app.http.get(app.url(&format!("/v1/events?{query}"))).send().await.unwrap().json().await.unwrap();
+        let items = page["items"].as_array().unwrap().clone();
+        let seen = items.iter().map(|item| (item["type"].clone(), item["subject"].clone()));
+        (seen.collect::<Vec<_>>(), page["page"]["has_more"].clone(), page["_links"]["next"]["href"].clone())
+    };
+    let event = |kind: &str, job: &String| (Value::from(kind), Value::from(job.as_str()));
+    let (one, two) = (&jobs[0], &jobs[1]);
+    let (seen, has_more, _) = read("types=job.completed").await;
+    assert_eq!((seen.len(), has_more), (2, false.into()));
+    let (seen, has_more, next) = read(&format!("types=job.queued,job.completed&job_id={two}&limit=1")).await;
+    assert_eq!((seen, has_more), (vec![event("job.queued", two)], true.into()));
+    // What the filter was goes with the link.
+    let next = next.as_str().unwrap().split_once('?').unwrap().1.to_owned();
+    assert_eq!(read(&next).await.0, [event("job.completed", two)]);
+    let (of_one, ..) = read(&format!("job_id={one}")).await;
+    assert_eq!(of_one.len(), 3);
+    assert!(of_one.iter().all(|(_, subject)| subject == one.as_str()));
+    let unknown = format!("job_id={}", JobId::new(at(0), &[9; 10]));
+    for (query, status) in [("types=job.finished", 400), ("job_id=7", 400), (&*unknown, 404)] {
+        let answer = app.http.get(app.url(&format!("/v1/events?{query}"))).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{query}");
+    }
     app.stop().await;
 }

@@ -168,6 +168,7 @@ pub fn store_options() -> Options {
             source: String::new(),
             keep_finished: day,
             keep_deleted: day,
+            keep_undelivered: day,
         },
     }
 }

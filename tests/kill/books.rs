@@ -44,6 +44,7 @@ impl Books {
             source: String::new(),
             keep_finished: month,
             keep_deleted: month,
+            keep_undelivered: month,
         };
         let options = Options { cache_bytes: 64 << 20, policy };
         let folder = copy.path().to_owned();

@@ -77,7 +77,13 @@ pub fn open(folder: &Path) -> Result<(Arc<dyn Store>, Blobs), OpenError> {
     std::fs::create_dir_all(folder).map_err(failed)?;
     let month = Duration::from_secs(30 * 24 * 60 * 60);
     let source = "https://darkroom.example".to_owned();
-    let policy = Policy { dispatch: unbounded(), source, keep_finished: month, keep_deleted: month };
+    let policy = Policy {
+        dispatch: unbounded(),
+        source,
+        keep_finished: month,
+        keep_deleted: month,
+        keep_undelivered: month,
+    };
     let options = Options { cache_bytes: 64 * 1024 * 1024, policy };
     let store = SledStore::open(&folder.join("store"), options, Clock::system().now())?;
     Ok((Arc::new(store), Blobs::open(folder, 0).map_err(failed)?))

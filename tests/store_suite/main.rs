@@ -128,6 +128,8 @@ suite! {
         only_what_is_due_goes_and_with_all_that_belongs_to_it
         a_limit_leaves_the_rest_for_the_next_time
         a_callback_on_its_way_postpones_it
+        a_callback_that_is_held_back_for_long_is_given_up
+        replays_go_a_while_after_they_have_ended
         a_restored_job_and_one_with_another_go_stay
         a_story_longer_than_one_step_goes_in_several
         long_stories_with_callbacks_are_told_whole_and_go_whole

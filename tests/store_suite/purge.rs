@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use darkroom::domain::delivery::{Attempt, Verdict};
+use darkroom::domain::delivery::{Attempt, DeliveryState, Verdict};
 use darkroom::domain::event::EventKind;
+use darkroom::domain::id::ReplayId;
 use darkroom::domain::job::{Job, NewJob};
-use darkroom::store::{Audit, Ending, Garbage, JobQuery, Purged, StoreError, Submitted};
+use darkroom::domain::replay::{NewReplay, ReplayFilter};
+use darkroom::store::{
+    Audit, Ending, Garbage, Idempotency, JobQuery, Purged, ReplayAction, StartedReplay, StoreError, Submitted,
+};
 
 use crate::engines::Engine;
 use crate::rig::{
-    KEEP_DELETED, KEEP_FINISHED, Rig, artifact, at, client, error, failed_attempt, ids, job, telling,
+    KEEP_DELETED, KEEP_FINISHED, KEEP_UNDELIVERED, Rig, artifact, at, client, error, failed_attempt, ids,
+    job, telling,
 };
 
 async fn is_gone(rig: &Rig, job: &Job) {
@@ -133,6 +138,63 @@ pub async fn a_callback_on_its_way_postpones_it(rig: &Rig) {
     let left = rig.list(JobQuery { limit: 9, ..JobQuery::default() }).await;
     assert_eq!(left.len(), 1, "one will be tried again");
     assert_eq!(rig.deliveries_of(left[0].id).await.unwrap().len(), 1);
+}
+
+pub async fn a_callback_that_is_held_back_for_long_is_given_up(rig: &Rig) {
+    let wanted = |n| NewJob { callback: telling(&[EventKind::JobCompleted]), ..job(n, at(0)) };
+    let held = rig.ended(wanted(1), Ending::Completed, at(0)).await;
+    let delivery = rig.deliveries_of(held.id).await.unwrap().remove(0);
+    rig.pause_destination(delivery.destination_id(), at(1)).await.unwrap();
+    assert!(rig.claim_attempts(9, at(2)).await.is_empty());
+
+    // Its job's time is up, and it has not waited for long enough.
+    let early = KEEP_UNDELIVERED - 1;
+    assert_eq!(rig.purge(9, at(early)).await.unwrap(), Purged::default());
+    assert_eq!(rig.delivery(delivery.id).await.unwrap().unwrap().state, DeliveryState::Pending);
+    let now = early + 3600;
+    assert_eq!(rig.purge(9, at(now)).await.unwrap(), Purged::default());
+    let given_up = rig.delivery(delivery.id).await.unwrap().unwrap();
+    assert_eq!((given_up.state, given_up.finished_at), (DeliveryState::Exhausted, Some(at(now))));
+    assert!(given_up.last_error.is_some() && given_up.attempt_count == 0, "the reason is told");
+    let told = rig.events_after(0, 99).await.unwrap();
+    assert_eq!(told.last().map(|event| event.kind), Some(EventKind::DeliveryExhausted));
+    assert_eq!(rig.ledger().exhausted, 1);
+
+    // Who hears of it has time to send it again; then it goes with its job.
+    assert_eq!(rig.purge(9, at(now + KEEP_UNDELIVERED - 1)).await.unwrap(), Purged::default());
+    assert_eq!(rig.purge(9, at(now + KEEP_UNDELIVERED)).await.unwrap(), Purged { jobs: 1, more: false });
+    is_gone(rig, &held).await;
+}
+
+pub async fn replays_go_a_while_after_they_have_ended(rig: &Rig) {
+    let start = async |n: u8| {
+        let filter = ReplayFilter { states: vec![DeliveryState::Exhausted], ..ReplayFilter::default() };
+        let (id, client) = (ReplayId::new(at(0), &[n; 10]), client("a"));
+        let (rate_per_second, force, matched) = (9, false, 0);
+        let new = NewReplay { id, client, filter, rate_per_second, force, matched, matched_has_more: false };
+        let key = Some(Idempotency { key: format!("k{n}"), fingerprint: [n; 32] });
+        let started = rig.start_replay(new.clone(), key.clone(), at(0)).await.unwrap();
+        (new, key, matches!(started, StartedReplay::Created(_)))
+    };
+    let mut callback = telling(&[EventKind::JobCompleted]);
+    callback.as_mut().unwrap().url = "https://one.example/".parse().unwrap();
+    rig.ended(NewJob { callback, ..job(1, at(0)) }, Ending::Completed, at(0)).await;
+    let sent = rig.claim_attempt(at(0)).await;
+    let attempt = failed_attempt(1, at(0));
+    rig.settle_delivery(sent.id, sent.token(), attempt, Verdict::Exhausted, at(0)).await.unwrap();
+
+    let (ended, _, _) = start(1).await;
+    rig.advance_replay(ended.id, 9, at(1)).await.unwrap();
+    rig.change_replay(ended.id, ReplayAction::Cancel, at(2)).await.unwrap();
+    let (running, _, _) = start(2).await;
+    rig.purge(9, at(1 + KEEP_FINISHED)).await.unwrap();
+    assert_eq!(rig.replay_items(ended.id, 0, 9).await.unwrap().len(), 1);
+    rig.purge(9, at(2 + KEEP_FINISHED)).await.unwrap();
+    assert_eq!(rig.replay(ended.id).await.unwrap(), None);
+    assert_eq!(rig.replay_items(ended.id, 0, 9).await.unwrap(), []);
+    assert!(rig.replay(running.id).await.unwrap().is_some());
+    assert!(start(1).await.2, "its key is free");
+    assert!(!start(2).await.2);
 }
 
 pub async fn a_restored_job_and_one_with_another_go_stay(rig: &Rig) {

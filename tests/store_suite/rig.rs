@@ -26,6 +26,7 @@ pub const LEASE: i64 = 30;
 pub const KEEP_FINISHED: i64 = 1000;
 /// How long deleted jobs are kept, in seconds.
 pub const KEEP_DELETED: i64 = 100;
+pub const KEEP_UNDELIVERED: i64 = 7200;
 
 /// Runs a case over an engine, then looks at the books, before and after an opening.
 pub fn run(engine: Engine, case: impl AsyncFnOnce(&Rig)) {
@@ -205,6 +206,7 @@ pub fn policy() -> Policy {
         source: "http://127.0.0.1:8080".to_owned(),
         keep_finished: secs(KEEP_FINISHED),
         keep_deleted: secs(KEEP_DELETED),
+        keep_undelivered: secs(KEEP_UNDELIVERED),
     }
 }
 

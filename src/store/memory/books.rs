@@ -271,9 +271,14 @@ impl Books {
         let mut purged = Purged::default();
         for mut job in due(&self.jobs, purge_at, now).into_iter().take(limit) {
             let deliveries = self.deliveries_of(job.id);
-            if deliveries.iter().any(|delivery| !delivery.state.is_terminal()) {
-                job.purge_at = Some(later(now, POSTPONED_BY));
+            let waiting: Vec<_> = deliveries.iter().filter(|one| !one.state.is_terminal()).collect();
+            if !waiting.is_empty() {
+                let keep = self.policy.keep_undelivered;
+                let overdue: Vec<_> = waiting.iter().filter(|one| one.is_overdue(keep, now)).collect();
+                let is_last = overdue.len() == waiting.len();
+                job.purge_at = Some(later(now, if is_last { keep.max(POSTPONED_BY) } else { POSTPONED_BY }));
                 self.keep(job);
+                overdue.into_iter().for_each(|delivery| self.give_up(delivery.id, now));
                 continue;
             }
             self.events.retain(|_, event| event.job_id() != Some(job.id));
@@ -291,6 +296,11 @@ impl Books {
             self.purge_events.remove(&(at, seq));
             self.events.remove(&seq);
         }
+        let kept =
+            |replay: &Replay| replay.finished_at.is_none_or(|at| later(at, self.policy.keep_finished) > now);
+        self.replays.retain(|_, replay| kept(replay));
+        self.replay_items.retain(|(id, _), _| self.replays.contains_key(id));
+        self.replay_keys.retain(|_, (id, _)| self.replays.contains_key(id));
         purged.more = !due(&self.jobs, purge_at, now).is_empty();
         purged
     }

@@ -215,6 +215,12 @@ pub(super) fn send_again(
     take_over(tx, id, now, |delivery| delivery.send_again(None, force, now))
 }
 
+/// Ends a delivery whose destination was held back for too long.
+pub(super) fn give_up(tx: &mut Tx<'_>, id: DeliveryId, now: Timestamp) -> Result<(), StoreError> {
+    let delivery = take_over(tx, id, now, |delivery| delivery.give_up(now))?;
+    tell_exhausted(tx, &delivery, now)
+}
+
 /// Changes a delivery; if a replay waits for its end, that has come.
 fn take_over(
     tx: &mut Tx<'_>,

@@ -352,6 +352,7 @@ pub(super) mod tests {
             source: "http://127.0.0.1:8080".to_owned(),
             keep_finished: Duration::from_secs(1000),
             keep_deleted: Duration::from_secs(100),
+            keep_undelivered: Duration::from_secs(100),
         }
     }
 

@@ -3,18 +3,22 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::engine::Engine;
 use super::keys::{self, Key};
 use super::log;
-use super::records::{DeliveryRecord, JobRecord};
+use super::records::{DeliveryRecord, JobRecord, ReplayKey};
 use super::tx::{Checkout, Tx};
-use crate::domain::id::{DeliveryId, JobId};
+use crate::domain::delivery::Delivery;
+use crate::domain::id::{DeliveryId, JobId, ReplayId};
+use crate::domain::replay::Replay;
 use crate::store::{Garbage, Purged, StoreError};
 
 /// Keys that one step removes, but for what the last job's record notes, so that nobody waits long behind it.
 const KEYS_AT_ONCE: usize = 4096;
+/// Replays that one step looks at.
+const REPLAYS_AT_ONCE: usize = 100;
 /// How long a job is kept on whose callback is still on its way when its time has come.
 const POSTPONED_BY: Duration = Duration::from_secs(3600);
 /// The name of the picture as it came in.
@@ -37,12 +41,16 @@ pub(super) fn purge(tx: &mut Tx<'_>, limit: usize, now: Timestamp) -> Result<Pur
         tx.delete(key);
         left -= 1;
     }
+    if left > 0 {
+        purge_replays(tx, &mut left, now)?;
+    }
     // Also when it is only the events of a job that have gone.
     if left < KEYS_AT_ONCE {
         let last_seq = tx.last_seq();
         tx.put(keys::LAST_SEQ.to_vec(), &last_seq)?;
     }
-    purged.more = !tx.keys(keys::due(keys::JOB_PURGE, now), 1)?.is_empty()
+    purged.more = left == 0
+        || !tx.keys(keys::due(keys::JOB_PURGE, now), 1)?.is_empty()
         || !tx.keys(keys::due(keys::EVENT_PURGE, now), 1)?.is_empty();
     Ok(purged)
 }
@@ -69,9 +77,8 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
     }
     let is_on_its_way = |record: &DeliveryRecord| !record.delivery.state.is_terminal();
     if !is_going && deliveries.iter().any(|(_, _, record)| record.as_ref().is_some_and(is_on_its_way)) {
-        job.record.job.purge_at = Some(now.checked_add(POSTPONED_BY).unwrap_or(Timestamp::MAX));
-        tx.save(job)?;
-        return Ok(false);
+        let records = deliveries.into_iter().filter_map(|(.., record)| record);
+        return give_up(tx, job, records.map(|record| record.delivery).collect(), now).map(|()| false);
     }
     job.record.is_going = true;
     if let Some(key) = job.record.job.idempotency_key.take() {
@@ -113,6 +120,54 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
     tx.remove(job);
     *left = left.saturating_sub(1);
     Ok(true)
+}
+
+/// Ends what has been overdue for long, and keeps the job: for those who are to hear of it, or until the rest has ended.
+fn give_up(
+    tx: &mut Tx<'_>,
+    mut job: Checkout<JobRecord>,
+    deliveries: Vec<Delivery>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let keep = tx.policy().keep_undelivered;
+    let is_under_way = |tx: &Tx<'_>, id| tx.dispatch().lease(id).is_some();
+    let overdue: Vec<_> =
+        deliveries.iter().filter(|one| one.is_overdue(keep, now) && !is_under_way(tx, one.id)).collect();
+    let is_last = overdue.len() == deliveries.iter().filter(|one| !one.state.is_terminal()).count();
+    let postponed = if is_last { keep.max(POSTPONED_BY) } else { POSTPONED_BY };
+    job.record.job.purge_at = Some(now.checked_add(postponed).unwrap_or(Timestamp::MAX));
+    tx.save(job)?;
+    overdue.into_iter().try_for_each(|delivery| super::deliveries::give_up(tx, delivery.id, now))
+}
+
+/// Replays go a while after they have ended. There are few, as people start them: the oldest are looked at each time.
+fn purge_replays(tx: &mut Tx<'_>, left: &mut usize, now: Timestamp) -> Result<(), StoreError> {
+    let ended_by = SignedDuration::try_from(tx.policy().keep_finished)
+        .ok()
+        .and_then(|keep| now.checked_sub(keep).ok())
+        .unwrap_or(Timestamp::UNIX_EPOCH);
+    for key in tx.keys(keys::all(keys::REPLAY), REPLAYS_AT_ONCE)? {
+        let id = ReplayId::from_bytes(keys::last_id(&key)?);
+        let replay = match tx.checkout::<Replay>(id) {
+            Ok(replay) if replay.record.finished_at.is_some_and(|at| at <= ended_by) => replay,
+            Ok(_) | Err(StoreError::Corrupt(_)) => continue,
+            Err(error) => return Err(error),
+        };
+        for item in take(tx, keys::replay_item(id, 0)..keys::replay_items_end(id), left)? {
+            tx.delete(item);
+        }
+        if *left == 0 {
+            return Ok(());
+        }
+        for key in tx.keys(keys::all(keys::REPLAY_KEY), usize::MAX)? {
+            if tx.get::<ReplayKey>(&key)?.is_some_and(|known| known.replay == id) {
+                tx.delete(key);
+            }
+        }
+        tx.remove(replay);
+        *left -= 1;
+    }
+    Ok(())
 }
 
 fn remove_delivery(tx: &mut Tx<'_>, record: DeliveryRecord, now: Timestamp) -> Result<(), StoreError> {

@@ -98,6 +98,18 @@ impl Books {
         Ok(delivery)
     }
 
+    fn tell_exhausted(&mut self, delivery: Delivery, now: Timestamp) {
+        let told = Delivery { secret: None, headers: Vec::new(), ..delivery };
+        self.append(EventKind::DeliveryExhausted, Subject::Delivery(Box::new(told)), now);
+    }
+
+    /// Ends a delivery whose destination was held back for too long.
+    pub(super) fn give_up(&mut self, id: DeliveryId, now: Timestamp) {
+        if let Ok(delivery) = self.take_over(id, now, |delivery| delivery.give_up(now)) {
+            self.tell_exhausted(delivery, now);
+        }
+    }
+
     pub(in crate::store::memory) fn start_replay(
         &mut self,
         new: NewReplay,
@@ -277,8 +289,7 @@ impl Books {
             replay.ended(delivery.state == DeliveryState::Delivered, now);
         }
         if delivery.state == DeliveryState::Exhausted {
-            let told = Delivery { secret: None, headers: Vec::new(), ..delivery.clone() };
-            self.append(EventKind::DeliveryExhausted, Subject::Delivery(Box::new(told)), now);
+            self.tell_exhausted(delivery.clone(), now);
         }
         let Ended { to_write, mut change, .. } =
             self.dispatch.end(id, Health::of(&attempt), attempt.error.as_ref(), now);
