@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinError;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use self::files::Files;
 use crate::clock::Clock;
@@ -25,6 +26,7 @@ use crate::http::server::{Bounds, serve};
 use crate::imaging::Pool;
 use crate::notify::webhook::guard::{Guard, GuardPolicy};
 use crate::notify::webhook::sender::{EgressProxy, Sender, SenderConfig, SenderError};
+use crate::service::handshake::HandshakePolicy;
 use crate::service::secrets::SecretsError;
 use crate::service::{Parts, Service, Settings};
 use crate::store::sled::OpenError;
@@ -230,6 +232,7 @@ fn sender_config(config: &Config) -> SenderConfig {
 }
 
 fn settings(config: &Config, base_url: &str) -> Settings {
+    let timeout = Duration::from_millis(config.callbacks.timeout_ms);
     Settings {
         base_url: base_url.to_owned(),
         signing_secret_file: config.storage.signing_secret_file(),
@@ -245,9 +248,22 @@ fn settings(config: &Config, base_url: &str) -> Settings {
         queue_capacity: config.queue.capacity,
         lease: Duration::from_millis(config.queue.lease_ms),
         heartbeat: Duration::from_millis(config.queue.heartbeat_ms),
-        attempt_lease: Duration::from_millis(config.callbacks.timeout_ms) + SETTLE_MARGIN,
+        attempt_lease: if config.callbacks.handshake_hosts.is_empty() { timeout } else { 2 * timeout }
+            + SETTLE_MARGIN,
         job_retry: config.queue.retry_policy(),
         delivery_retry: config.callbacks.retry_policy(),
+        handshake: handshake(config, base_url),
+    }
+}
+
+fn handshake(config: &Config, base_url: &str) -> HandshakePolicy {
+    let own = Url::parse(base_url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    let configured = Some(&config.callbacks.handshake_origin).filter(|origin| !origin.is_empty());
+    HandshakePolicy {
+        hosts: config.callbacks.handshake_hosts.clone(),
+        origin: configured.cloned().or(own).unwrap_or_default(),
+        timeout: Duration::from_millis(config.callbacks.timeout_ms),
+        rate_per_second: config.destinations.rate_per_second,
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use config::{Environment, File, FileFormat};
 use ipnet::IpNet;
 use serde::Deserialize;
-use url::Url;
+use url::{Host, Url};
 
 use crate::domain::destination::BreakerPolicy;
 use crate::domain::dispatch::DispatchPolicy;
@@ -140,6 +140,8 @@ pub struct Callbacks {
     pub egress_proxy: String,
     pub signing_secret: String,
     pub ed25519: bool,
+    pub handshake_hosts: Vec<String>,
+    pub handshake_origin: String,
 }
 
 impl std::fmt::Debug for Callbacks {
@@ -268,6 +270,7 @@ impl Config {
                 .list_separator(",")
                 .with_list_parse_key("callbacks.allow_networks")
                 .with_list_parse_key("callbacks.allow_hosts")
+                .with_list_parse_key("callbacks.handshake_hosts")
                 .with_list_parse_key("storage.previous_encryption_keys")
                 .source(Some(environment)),
         );
@@ -354,6 +357,12 @@ impl Config {
         require(proxy_ok, "callbacks.egress_proxy", || {
             "must be the http or https URL of a proxy, without a path".to_owned()
         })?;
+        let origin = &self.callbacks.handshake_origin;
+        require(
+            origin.is_empty() || matches!(Host::parse(origin), Ok(Host::Domain(name)) if name == *origin),
+            "callbacks.handshake_origin",
+            || "must be a DNS name, in lower case".to_owned(),
+        )?;
         self.storage.validate()?;
         let secret = self.callbacks.signing_secret.as_str();
         let secret_ok = secret.is_empty() || secret.parse::<crate::domain::secret::SigningSecret>().is_ok();

@@ -24,6 +24,7 @@ pub mod books;
 pub mod deliver;
 pub mod deliveries;
 pub mod error;
+pub mod handshake;
 pub mod intake;
 pub mod keyfile;
 pub mod lifecycle;
@@ -100,6 +101,8 @@ pub struct Settings {
     pub job_retry: RetryPolicy,
     /// When a failed attempt of a delivery is repeated.
     pub delivery_retry: RetryPolicy,
+    /// Which receivers are asked first.
+    pub handshake: handshake::HandshakePolicy,
 }
 
 /// The use-cases over their parts.
@@ -121,6 +124,7 @@ pub struct Service {
     waiters: Semaphore,
     replays_changed: Notify,
     trials: Semaphore,
+    permissions: handshake::Permissions,
     /// Read by those who need pictures whose jobs may be purged meanwhile.
     pictures: Arc<RwLock<()>>,
 }
@@ -139,6 +143,7 @@ impl Service {
             waiters: Semaphore::new(wait::MAX_WAITERS),
             replays_changed: Notify::new(),
             trials: Semaphore::new(trial::MAX_TRIALS),
+            permissions: handshake::Permissions::default(),
             pictures: Arc::default(),
             store,
             blobs,

@@ -144,6 +144,9 @@ pub trait Store: Send + Sync + 'static {
     /// Sends to a destination again, whatever held it back.
     async fn resume_destination(&self, id: DestinationId, now: Timestamp) -> Result<Destination, StoreError>;
 
+    /// Sends no more than this to a destination, until the process ends; `None`: as much as the configuration says.
+    fn pace_destination(&self, id: DestinationId, per_minute: Option<u32>);
+
     /// Starts a replay, once for each idempotency key.
     async fn start_replay(
         &self,

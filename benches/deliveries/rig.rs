@@ -20,6 +20,7 @@ use darkroom::domain::secret::{EncryptionKey, SigningSecret};
 use darkroom::imaging::Pool;
 use darkroom::notify::webhook::guard::{Guard, GuardPolicy};
 use darkroom::notify::webhook::sender::{Sender, SenderConfig};
+use darkroom::service::handshake::HandshakePolicy;
 use darkroom::service::secrets::{Keys, Signing};
 use darkroom::service::vault::Vault;
 use darkroom::service::{Parts, Service, Settings};
@@ -320,6 +321,7 @@ fn settings() -> Settings {
         attempt_lease: 30 * SECOND,
         job_retry: retry(3),
         delivery_retry: retry(10),
+        handshake: HandshakePolicy::default(),
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderName, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -39,6 +39,8 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 const MAX_CONNECTIONS: usize = 64;
 /// For a request to come in and to be answered, delays by a script aside.
 const DEADLINE: Duration = Duration::from_secs(15);
+/// Who asks to send callbacks.
+const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
 /// For an answer to be read and the next request to begin, the usual time of Node's servers.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long answers under way may take when the receiver stops.
@@ -215,6 +217,16 @@ struct Turns {
     seen: Seen,
 }
 
+/// Lets whoever asks send callbacks, as many as there are (CloudEvents 1.0, HTTP 1.1 Web Hooks, section 4.2).
+fn permit(origin: HeaderValue) -> Response<Full<Bytes>> {
+    let mut response = answer(StatusCode::OK, "callbacks are welcome");
+    let headers = response.headers_mut();
+    headers.insert(HeaderName::from_static("webhook-allowed-origin"), origin);
+    headers.insert(HeaderName::from_static("webhook-allowed-rate"), HeaderValue::from_static("*"));
+    headers.insert(ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
 impl Handler {
     async fn handle(&self, request: Request<Incoming>, exchange: &Exchange) -> Response<Full<Bytes>> {
         exchange.bound.send_replace(DEADLINE);
@@ -224,6 +236,11 @@ impl Handler {
     }
 
     async fn respond(&self, request: Request<Incoming>, exchange: &Exchange) -> Response<Full<Bytes>> {
+        if request.method() == Method::OPTIONS
+            && let Some(origin) = request.headers().get(REQUEST_ORIGIN)
+        {
+            return permit(origin.clone());
+        }
         if request.method() != Method::POST {
             let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, "callbacks come by POST");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
@@ -434,6 +451,18 @@ mod tests {
         let (receiver, _callbacks) = start(Some(secret(1)), Some(forward)).await;
         assert_eq!(post(&receiver.url(), &secret(2), BODY).await, StatusCode::BAD_REQUEST);
         assert!(behind_callbacks.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_may_send_callbacks() {
+        let (receiver, mut callbacks) = start(None, None).await;
+        let ask = Client::new().request(Method::OPTIONS, receiver.url());
+        assert_eq!(ask.try_clone().unwrap().send().await.unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
+        let granted = ask.header(REQUEST_ORIGIN, "hooks.example").send().await.unwrap();
+        assert_eq!(granted.status(), StatusCode::OK);
+        assert_eq!(granted.headers()["webhook-allowed-origin"], "hooks.example");
+        assert_eq!(granted.headers()["webhook-allowed-rate"], "*");
+        assert!(callbacks.try_recv().is_err());
     }
 
     #[tokio::test]

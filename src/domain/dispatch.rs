@@ -182,10 +182,18 @@ impl Dispatch {
             in_flight: 0,
             window: Window::default(),
             bucket: Bucket::default(),
+            granted: None,
             place: Place::Idle,
             turns: 0,
         };
         self.lanes.insert(id, lane);
+    }
+
+    /// The receiver permits so many attempts a minute; `None`: it sets no bound.
+    pub fn pace(&mut self, id: DestinationId, per_minute: Option<u32>) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.granted = per_minute;
+        }
     }
 
     /// A delivery to it is due then, or was.
@@ -249,8 +257,7 @@ impl Dispatch {
         let mut is_proven = false;
         if let Some(lane) = self.lanes.get_mut(&destination) {
             is_proven = lane.is_proven;
-            lane.in_flight += 1;
-            lane.bucket.take(now, self.policy.rate_per_second);
+            lane.take(now, &self.policy);
         }
         self.unproven_in_flight += usize::from(!is_proven);
         let due = delivery.next_attempt_at.unwrap_or(now);
@@ -369,7 +376,8 @@ impl Dispatch {
             return;
         }
         self.lanes.retain(|_, lane| {
-            lane.place != Place::Idle || lane.in_flight > 0 || lane.destination.failing_since.is_some()
+            let is_in_use = lane.place != Place::Idle || lane.in_flight > 0;
+            is_in_use || lane.destination.failing_since.is_some() || lane.granted.is_some()
         });
         // So that looking at all of them stays rare.
         self.forget_above = KEPT_LANES.max(2 * self.lanes.len());

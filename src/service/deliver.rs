@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::vault::{Context, VaultError};
 use super::{Service, ServiceError, view};
-use crate::clock::random_fraction;
-use crate::domain::delivery::{Attempt, Delivery, ErrorClass, Failure, Fault, Timings, Verdict};
+use crate::clock::{Stopwatch, random_fraction};
+use crate::domain::delivery::{Attempt, Delivery, ErrorClass, Failure, Fault, Verdict};
 use crate::domain::event::Event;
 use crate::domain::secret::SigningSecret;
 use crate::notify::webhook::sender::{Outcome, Request};
@@ -89,6 +89,11 @@ impl Service {
         let id = event.id.to_string();
         let body = view::event_body(event)
             .map_err(|error| StoreError::Corrupt(format!("the event {id} cannot be written: {error}")))?;
+        let stopwatch = Stopwatch::start();
+        let origin = match self.permission(&delivery.client, &delivery.url).await {
+            Ok(origin) => origin,
+            Err(failure) => return Ok(Outcome::failed(stopwatch.elapsed(), failure)),
+        };
         let secrets = self.secrets_of(delivery).await?;
         let headers = self.headers_of(delivery)?;
         let request = Request {
@@ -98,7 +103,7 @@ impl Service {
             attempt: number,
             secrets: &secrets,
             key: self.signing_key(),
-            origin: None,
+            origin,
             headers: &headers,
             body: body.into(),
         };
@@ -156,13 +161,8 @@ impl Service {
 fn unsendable(error: &ServiceError) -> Outcome {
     tracing::error!(error = error as &dyn std::error::Error, "a callback cannot be sent");
     let detail = format!("this service cannot send it: {error}");
-    Outcome {
-        duration: Duration::ZERO,
-        timings: Timings::default(),
-        remote_addr: None,
-        response: None,
-        error: Some(Failure { fault: Fault::Service, ..Failure::new(ErrorClass::Protocol, detail) }),
-    }
+    let failure = Failure { fault: Fault::Service, ..Failure::new(ErrorClass::Protocol, detail) };
+    Outcome::failed(Duration::ZERO, failure)
 }
 
 /// One line with everything that was decided.

@@ -2,7 +2,7 @@
 
 use super::error::FieldError;
 use super::{Service, ServiceError, view};
-use crate::clock::entropy;
+use crate::clock::{Stopwatch, entropy};
 use crate::domain::client::ClientId;
 use crate::domain::delivery::{Attempt, Trigger};
 use crate::domain::id::EventId;
@@ -67,6 +67,8 @@ impl Service {
         let started_at = self.clock.now();
         let id = EventId::new(started_at, &entropy()).to_string();
         let body = view::test_event(&id, started_at, &self.settings.base_url);
+        let stopwatch = Stopwatch::start();
+        let permission = self.permission(client, &url).await;
         let request = Request {
             url: &url,
             id: &id,
@@ -74,11 +76,15 @@ impl Service {
             attempt: 1,
             secrets: &secrets,
             key: self.signing_key(),
-            origin: None,
+            origin: permission.as_ref().ok().copied().flatten(),
             headers: &http::HeaderMap::new(),
             body: body.clone().into(),
         };
-        let Outcome { duration, timings, remote_addr, response, error } = self.sender.attempt(&request).await;
+        let outcome = match &permission {
+            Ok(_) => self.sender.attempt(&request).await,
+            Err(failure) => Outcome::failed(stopwatch.elapsed(), failure.clone()),
+        };
+        let Outcome { duration, timings, remote_addr, response, error } = outcome;
         let attempt = Attempt {
             number: 1,
             trigger: Trigger::Manual,

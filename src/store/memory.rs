@@ -278,6 +278,10 @@ impl Store for MemoryStore {
         })
     }
 
+    fn pace_destination(&self, id: DestinationId, per_minute: Option<u32>) {
+        self.lock().pace(id, per_minute);
+    }
+
     fn ledger(&self) -> Ledger {
         self.lock().ledger()
     }

@@ -440,6 +440,10 @@ impl Store for SledStore {
         self.read(move |shared| replays::items(&shared.engine, id, from, limit)).await
     }
 
+    fn pace_destination(&self, id: DestinationId, per_minute: Option<u32>) {
+        self.shared.dispatch().pace(id, per_minute);
+    }
+
     fn ledger(&self) -> Ledger {
         *self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -24,6 +24,7 @@ mod deliveries;
 mod disk_full;
 mod egress;
 mod events;
+mod handshake;
 mod idempotency;
 mod jobs;
 mod lifecycle;

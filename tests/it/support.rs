@@ -40,9 +40,12 @@ pub type Flags<'a> = &'a [(&'static str, &'a str)];
 pub fn config(folder: &Path, flags: Flags<'_>) -> Config {
     let fixed =
         [("server.listen", "127.0.0.1:0".to_owned()), ("storage.data_dir", folder.display().to_string())];
-    let flags = flags.iter().map(|(key, value)| (*key, (*value).to_owned()));
-    Config::load(Sources { dev: true, flags: fixed.into_iter().chain(flags).collect(), ..Sources::default() })
-        .unwrap()
+    // Lists are read from the environment alone.
+    let (lists, flags): (Vec<_>, Vec<_>) = flags.iter().partition(|(key, _)| key.ends_with("_hosts"));
+    let variable = |key: &str| format!("DARKROOM_{}", key.to_uppercase().replace('.', "__"));
+    let environment = lists.iter().map(|(key, value)| (variable(key), (*value).to_owned())).collect();
+    let flags = fixed.into_iter().chain(flags.iter().map(|(key, value)| (*key, (*value).to_owned())));
+    Config::load(Sources { dev: true, flags: flags.collect(), environment, file: None }).unwrap()
 }
 
 impl App {

@@ -15,6 +15,7 @@ use darkroom::domain::secret::{EncryptionKey, SigningSecret};
 use darkroom::imaging::{ImagingError, Pool};
 use darkroom::notify::webhook::guard::{Guard, GuardPolicy};
 use darkroom::notify::webhook::sender::{Sender, SenderConfig};
+use darkroom::service::handshake::HandshakePolicy;
 use darkroom::service::secrets::{Keys, Signing};
 use darkroom::service::vault::Vault;
 use darkroom::service::{Parts, Service, Settings};
@@ -107,6 +108,7 @@ fn settings() -> Settings {
         attempt_lease: 30 * SECOND,
         job_retry: retry.clone(),
         delivery_retry: retry,
+        handshake: HandshakePolicy::default(),
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Lane {
     pub(super) is_proven: bool,
     pub(super) window: Window,
     pub(super) bucket: Bucket,
+    /// Attempts a minute that the receiver permits.
+    pub(super) granted: Option<u32>,
     pub(super) place: Place,
     pub(super) turns: u32,
 }
@@ -44,7 +46,7 @@ impl Lane {
             Some(_) => 1_u32.saturating_sub(self.in_flight),
             None => self.limit.saturating_sub(self.in_flight),
         };
-        free.min(self.bucket.available(now, policy.rate_per_second))
+        self.pace(policy).map_or(free, |pace| free.min(self.bucket.available(now, pace)))
     }
 
     /// When more may begin by time alone.
@@ -57,7 +59,23 @@ impl Lane {
             Some(_) => 1,
             None => self.limit,
         };
-        (self.in_flight < limit).then(|| self.bucket.next(policy.rate_per_second))
+        let free_at = || self.pace(policy).map_or(Timestamp::UNIX_EPOCH, |pace| self.bucket.next(pace));
+        (self.in_flight < limit).then(free_at)
+    }
+
+    /// An attempt begins.
+    pub(super) fn take(&mut self, now: Timestamp, policy: &DispatchPolicy) {
+        self.in_flight += 1;
+        if let Some(pace) = self.pace(policy) {
+            self.bucket.take(now, pace);
+        }
+    }
+
+    /// The slower of what the configuration and what the receiver allows.
+    fn pace(&self, policy: &DispatchPolicy) -> Option<Pace> {
+        let configured = Pace::per_minute(u64::from(policy.rate_per_second) * 60);
+        let granted = self.granted.and_then(|rate| Pace::per_minute(u64::from(rate)));
+        configured.into_iter().chain(granted).max_by_key(|pace| pace.interval_us)
     }
 }
 
@@ -98,7 +116,27 @@ impl Window {
     }
 }
 
-/// A token bucket that holds what one second brings, and one at least.
+/// How often an attempt may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// How long a token takes to come, in microseconds.
+    interval_us: u32,
+    /// Tokens that are saved: what one second brings, and one at least.
+    burst: u32,
+}
+
+impl Pace {
+    /// 0 is no bound.
+    fn per_minute(rate: u64) -> Option<Self> {
+        const MINUTE_US: u64 = 60_000_000;
+        // At most a million a second and at least one a minute, so both fit.
+        let rate = rate.clamp(u64::from(rate > 0), MINUTE_US);
+        let interval_us = u32::try_from(MINUTE_US.checked_div(rate)?).unwrap_or(u32::MAX);
+        Some(Self { interval_us, burst: u32::try_from(rate / 60).unwrap_or(u32::MAX).max(1) })
+    }
+}
+
+/// A token bucket.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Bucket {
     /// When it is full again.
@@ -106,29 +144,24 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    pub(super) fn available(&self, now: Timestamp, rate: u32) -> u32 {
-        if rate == 0 {
-            return u32::MAX;
-        }
+    pub(super) fn available(&self, now: Timestamp, pace: Pace) -> u32 {
         let missing = self.full_at.map_or(0, |at| at.duration_since(now).as_micros().max(0));
-        // Whole tokens that are in it: each takes 1 s / rate to come.
-        let taken = missing.unsigned_abs().div_ceil(u128::from(1_000_000 / rate.min(1_000_000)));
-        rate.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX))
+        // Whole tokens that are in it.
+        let taken = missing.unsigned_abs().div_ceil(u128::from(pace.interval_us));
+        pace.burst.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX))
     }
 
-    pub(super) fn take(&mut self, now: Timestamp, rate: u32) {
-        if rate > 0 {
-            let token = SignedDuration::from_micros(i64::from(1_000_000 / rate.min(1_000_000)));
-            let from = self.full_at.map_or(now, |at| at.max(now));
-            self.full_at = Some(from.checked_add(token).unwrap_or(Timestamp::MAX));
-        }
+    pub(super) fn take(&mut self, now: Timestamp, pace: Pace) {
+        let token = SignedDuration::from_micros(i64::from(pace.interval_us));
+        let from = self.full_at.map_or(now, |at| at.max(now));
+        self.full_at = Some(from.checked_add(token).unwrap_or(Timestamp::MAX));
     }
 
     /// When the next token is in it, if it is empty.
-    pub(super) fn next(&self, rate: u32) -> Timestamp {
+    pub(super) fn next(&self, pace: Pace) -> Timestamp {
         let full = self.full_at.unwrap_or(Timestamp::UNIX_EPOCH);
         let others = SignedDuration::from_micros(
-            i64::from(1_000_000 / rate.clamp(1, 1_000_000)) * i64::from(rate.saturating_sub(1)),
+            i64::from(pace.interval_us) * i64::from(pace.burst.saturating_sub(1)),
         );
         full.checked_sub(others).unwrap_or(full)
     }

@@ -123,6 +123,15 @@ pub struct Outcome {
     pub error: Option<Failure>,
 }
 
+impl Outcome {
+    /// Of an attempt that ended before its request was sent.
+    #[must_use]
+    pub fn failed(duration: Duration, failure: Failure) -> Self {
+        let timings = Timings::default();
+        Self { duration, timings, remote_addr: None, response: None, error: Some(failure) }
+    }
+}
+
 /// Makes attempts. Clones share everything.
 #[derive(Clone)]
 pub struct Sender(Arc<Inner>);

@@ -78,7 +78,8 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
     let is_on_its_way = |record: &DeliveryRecord| !record.delivery.state.is_terminal();
     if !is_going && deliveries.iter().any(|(_, _, record)| record.as_ref().is_some_and(is_on_its_way)) {
         let records = deliveries.into_iter().filter_map(|(.., record)| record);
-        return give_up(tx, job, records.map(|record| record.delivery).collect(), now).map(|()| false);
+        let deliveries: Vec<_> = records.map(|record| record.delivery).collect();
+        return give_up(tx, job, &deliveries, now).map(|()| false);
     }
     job.record.is_going = true;
     if let Some(key) = job.record.job.idempotency_key.take() {
@@ -126,7 +127,7 @@ fn purge_job(tx: &mut Tx<'_>, id: JobId, left: &mut usize, now: Timestamp) -> Re
 fn give_up(
     tx: &mut Tx<'_>,
     mut job: Checkout<JobRecord>,
-    deliveries: Vec<Delivery>,
+    deliveries: &[Delivery],
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let keep = tx.policy().keep_undelivered;

@@ -194,6 +194,10 @@ impl Books {
         Ok(destination)
     }
 
+    pub(in crate::store::memory) fn pace(&mut self, id: DestinationId, per_minute: Option<u32>) {
+        self.dispatch.pace(id, per_minute);
+    }
+
     pub(super) fn write_destination(
         &mut self,
         destination: Destination,
