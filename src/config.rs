@@ -277,14 +277,16 @@ impl Config {
         for (key, value) in sources.flags {
             builder = builder.set_override(key, value)?;
         }
-        let config = Self { dev: sources.dev, ..builder.build()?.try_deserialize()? };
+        let read = builder.build()?;
+        let config = Self { dev: sources.dev, ..read.clone().try_deserialize()? };
         config.validate()?;
+        config.require_whole_numbers(&read)?;
         Ok(config)
     }
 
     /// The numbers that would stop the service, or make it useless, outside of these bounds.
     #[rustfmt::skip]
-    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 38] {
+    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 40] {
         let Self { server, storage, queue, retention, imaging, callbacks, destinations, .. } = self;
         [
             ("server.header_timeout_ms", server.header_timeout_ms, 1..=DAY_MS),
@@ -292,6 +294,8 @@ impl Config {
             ("server.body_idle_timeout_ms", server.body_idle_timeout_ms, 1..=DAY_MS),
             ("server.body_timeout_ms", server.body_timeout_ms, 1..=DAY_MS),
             ("server.max_uploads", server.max_uploads, 1..=1_000_000),
+            ("server.min_upload_bytes_per_second", server.min_upload_bytes_per_second.into(), 0..=1 << 30),
+            ("server.upload_grace_ms", server.upload_grace_ms, 0..=DAY_MS),
             ("server.max_upload_bytes", server.max_upload_bytes, 1..=1 << 40),
             ("server.drain_timeout_ms", server.drain_timeout_ms, 0..=DAY_MS),
             ("server.max_connections", server.max_connections as u64, 1..=1_000_000),
@@ -328,6 +332,15 @@ impl Config {
         ]
     }
 
+    /// The library rounds, and half an attempt a second would be none, which is no bound at all.
+    fn require_whole_numbers(&self, read: &config::Config) -> Result<(), ConfigError> {
+        for (key, ..) in self.bounded() {
+            let is_whole = !matches!(read.get::<config::Value>(key)?.kind, config::ValueKind::Float(_));
+            require(is_whole, key, || "must be a whole number".to_owned())?;
+        }
+        Ok(())
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
         for (key, value, bounds) in self.bounded() {
             let (least, most) = (bounds.start(), bounds.end());
@@ -357,6 +370,22 @@ impl Config {
         require(proxy_ok, "callbacks.egress_proxy", || {
             "must be the http or https URL of a proxy, without a path".to_owned()
         })?;
+        for (key, hosts) in [
+            ("callbacks.allow_hosts", &self.callbacks.allow_hosts),
+            ("callbacks.handshake_hosts", &self.callbacks.handshake_hosts),
+        ] {
+            // To a URL an asterisk is a letter like others.
+            let is_name = |host: &str| Host::parse(host).is_ok() && !host.contains('*');
+            let is_host = |host: &str| is_name(host) || host.parse::<std::net::IpAddr>().is_ok();
+            let is_all = |host: &str| host == "*" && key == "callbacks.handshake_hosts";
+            let wrong = hosts.iter().find(|host| !is_host(host) && !is_all(host));
+            require(wrong.is_none(), key, || {
+                let host = wrong.map_or("", String::as_str);
+                format!(
+                    "must be hosts, without scheme and port, which {host:?} is not; in the environment as a,b"
+                )
+            })?;
+        }
         let origin = &self.callbacks.handshake_origin;
         require(
             origin.is_empty() || matches!(Host::parse(origin), Ok(Host::Domain(name)) if name == *origin),
@@ -552,6 +581,38 @@ mod tests {
             let text = problem(Sources { flags: vec![(key, value.to_owned())], ..Sources::default() });
             assert!(text.contains(&format!("configuration: {key} must be {told}")), "{text}");
         }
+    }
+
+    #[test]
+    fn a_fraction_is_not_rounded_to_a_whole_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("darkroom.toml");
+        std::fs::write(&file, "[destinations]\nrate_per_second = 0.4\n").unwrap();
+        let (name, flag) = ("DARKROOM_DESTINATIONS__RATE_PER_SECOND", "destinations.rate_per_second");
+        for sources in [
+            Sources { file: Some(file), ..Sources::default() },
+            Sources { environment: environment(&[(name, "0.4")]), ..Sources::default() },
+            Sources { flags: vec![(flag, "0.4".to_owned())], ..Sources::default() },
+        ] {
+            assert!(problem(sources).contains("rate_per_second"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        let hosts = |name: &str, hosts| Sources {
+            environment: environment(&[(&*format!("DARKROOM_CALLBACKS__{name}"), hosts)]),
+            ..Sources::default()
+        };
+        for wrong in
+            ["*", "http://x/", "10.0.0.1:80", "a,", "[\"10.0.0.1\",\"10.0.0.2\"]", "[10.0.0.1, 10.0.0.2]"]
+        {
+            assert!(problem(hosts("ALLOW_HOSTS", wrong)).contains("callbacks.allow_hosts"), "{wrong}");
+        }
+        for right in ["a.internal", "10.0.0.1,fd00::1,[fd00::2]"] {
+            assert!(Config::load(hosts("ALLOW_HOSTS", right)).is_ok(), "{right}");
+        }
+        assert!(Config::load(hosts("HANDSHAKE_HOSTS", "*")).is_ok());
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod events;
 mod jobs;
 mod lifecycle;
 mod local;
+mod page;
 mod prefer;
 mod problem;
 mod query;

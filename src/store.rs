@@ -144,6 +144,9 @@ pub trait Store: Send + Sync + 'static {
     /// Sends to a destination again, whatever held it back.
     async fn resume_destination(&self, id: DestinationId, now: Timestamp) -> Result<Destination, StoreError>;
 
+    /// How a destination stands to which something waits.
+    fn standing(&self, id: DestinationId) -> Option<Standing>;
+
     /// Sends no more than this to a destination, until the process ends; `None`: as much as the configuration says.
     fn pace_destination(&self, id: DestinationId, per_minute: Option<u32>);
 
@@ -409,7 +412,7 @@ pub enum StoreError {
     ExportRunning,
     /// Too much was changed while an export was read.
     #[error(
-        "more was changed during the export than the {limit} bytes that are remembered for it; begin again"
+        "more was changed while the store was read than the {limit} bytes that are remembered for it; begin again"
     )]
     ExportOutgrown {
         /// How much is remembered.

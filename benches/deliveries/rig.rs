@@ -21,6 +21,7 @@ use darkroom::imaging::Pool;
 use darkroom::notify::webhook::guard::{Guard, GuardPolicy};
 use darkroom::notify::webhook::sender::{Sender, SenderConfig};
 use darkroom::service::handshake::HandshakePolicy;
+use darkroom::service::read::EventQuery;
 use darkroom::service::secrets::{Keys, Signing};
 use darkroom::service::vault::Vault;
 use darkroom::service::{Parts, Service, Settings};
@@ -156,7 +157,8 @@ impl Rig {
     /// As many jobs, whose first event is to be told; the length of such an event.
     pub(crate) async fn fill(&self, receivers: &Receivers, count: usize) -> usize {
         self.fill_urls(&receivers.urls, count).await;
-        let event = self.service.events_after(&ClientId::dev(), 0, 1).await.unwrap().0.remove(0);
+        let first = EventQuery { after: 0, limit: 1, kinds: None, job: None };
+        let event = self.service.events(&ClientId::dev(), first).await.unwrap().events.remove(0);
         darkroom::service::view::event_body(&event).unwrap().len()
     }
 

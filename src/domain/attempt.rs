@@ -1,10 +1,9 @@
 //! One attempt to deliver: what is recorded of it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// What kind of failure an attempt met.
@@ -195,7 +194,7 @@ impl Attempt {
     /// 291).
     #[must_use]
     pub fn asks_to_disable(&self) -> bool {
-        self.steering("webhook-delivery").is_some_and(|value| value.eq_ignore_ascii_case("disable"))
+        self.steers("disable")
     }
 
     /// Whether the receiver wants no further attempt of this delivery: it answered 410, or
@@ -203,8 +202,7 @@ impl Attempt {
     #[must_use]
     pub fn asks_to_abort(&self) -> bool {
         let is_gone = self.response.as_ref().is_some_and(|response| response.status == 410);
-        let value = self.steering("webhook-delivery");
-        is_gone || value.is_some_and(|value| value.eq_ignore_ascii_case("abort-message"))
+        is_gone || self.steers("abort-message")
     }
 
     /// When the receiver wants the next attempt (RFC 9110, section 10.2.3): seconds or a date, with 429 or 503.
@@ -212,17 +210,20 @@ impl Attempt {
     pub fn retry_after(&self, now: Timestamp) -> Option<Timestamp> {
         let response = self.response.as_ref().filter(|response| matches!(response.status, 429 | 503))?;
         let text = response.header("retry-after")?;
-        match text.parse::<u32>() {
-            Ok(seconds) => now.checked_add(Duration::from_secs(seconds.into())).ok(),
-            Err(_) => {
-                let date = httpdate::parse_http_date(text).ok()?;
-                Timestamp::try_from(date).ok()
-            }
+        // However far off: whoever reads it sets the bound.
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let seconds = text.parse().map_or(SignedDuration::MAX, SignedDuration::from_secs);
+            return Some(now.checked_add(seconds).unwrap_or(Timestamp::MAX));
         }
+        let date = httpdate::parse_http_date(text).ok()?;
+        Some(Timestamp::try_from(date).unwrap_or(Timestamp::MAX))
     }
 
-    fn steering(&self, name: &str) -> Option<&str> {
-        self.response.as_ref()?.header(name)
+    /// Whether a `webhook-delivery` says so; there may be several, and lists.
+    fn steers(&self, wanted: &str) -> bool {
+        let headers = self.response.iter().flat_map(|response| &response.headers);
+        let values = headers.filter(|(name, _)| name == "webhook-delivery").map(|(_, value)| value);
+        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(wanted))
     }
 }
 
@@ -230,5 +231,54 @@ impl ResponseHead {
     /// A field's value, without the blanks around it.
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.trim())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status: u16, headers: &[(&str, &str)]) -> Attempt {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Attempt {
+            number: 1,
+            trigger: Trigger::Scheduled,
+            started_at: Timestamp::UNIX_EPOCH,
+            duration_ms: 1,
+            timings: Timings::default(),
+            remote_addr: None,
+            response: Some(ResponseHead { status, headers, body: String::new(), truncated: false }),
+            error: None,
+            next_attempt_at: None,
+        }
+    }
+
+    #[test]
+    fn a_retry_after_beyond_all_bounds_is_late_and_not_nothing() {
+        let asked = |value| answered(503, &[("retry-after", value)]).retry_after(Timestamp::UNIX_EPOCH);
+        let second = |second| Some(Timestamp::from_second(second).unwrap());
+        assert_eq!(asked(" 120 "), second(120));
+        assert_eq!(asked("4294967296"), second(4_294_967_296));
+        assert_eq!(asked("Thu, 01 Jan 1970 00:02:00 GMT"), second(120));
+        for late in ["99999999999999999999", "9223372036854775807", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            assert_eq!(asked(late), Some(Timestamp::MAX), "{late}");
+        }
+        for nonsense in ["", "-1", "+1", "1.5", "soon"] {
+            assert_eq!(asked(nonsense), None, "{nonsense}");
+        }
+        assert_eq!(answered(500, &[("retry-after", "120")]).retry_after(Timestamp::UNIX_EPOCH), None);
+    }
+
+    #[test]
+    fn a_receiver_steers_in_lists_and_repeated_headers_too() {
+        let abort = |values: &[&str]| {
+            let headers: Vec<_> = values.iter().map(|value| ("webhook-delivery", *value)).collect();
+            answered(500, &headers).asks_to_abort()
+        };
+        assert!(
+            abort(&["abort-message"]) && abort(&["foo, Abort-Message"]) && abort(&["foo", "abort-message"])
+        );
+        assert!(!abort(&["abort-messages", "disable"]) && !abort(&[]));
+        assert!(answered(410, &[]).asks_to_abort());
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attempt::ErrorClass;
 use super::client::ClientId;
-use super::delivery::DeliveryState;
+use super::delivery::{Delivery, DeliveryState};
 use super::event::EventKind;
 use super::id::{DeliveryId, DestinationId, JobId, ReplayId};
 
@@ -118,12 +118,25 @@ pub struct Replay {
     pub skipped: u64,
     /// How many arrived.
     pub delivered: u64,
-    /// How many were given up again, called off, or taken over by somebody.
+    /// How many were given up again, or called off.
     pub failed: u64,
     /// Behind which place of the list the next are looked for.
     pub cursor: Option<Vec<u8>>,
     /// Whether all that fit have been taken up.
     pub is_at_end: bool,
+    /// How many somebody else has sent again since; what became of them is not this replay's.
+    pub taken_over: u64,
+}
+
+/// What became of a delivery that a replay had sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayOutcome {
+    /// It arrived.
+    Delivered,
+    /// It was given up again, or called off.
+    Failed,
+    /// Somebody else sent it again.
+    TakenOver,
 }
 
 /// One delivery of a replay.
@@ -137,6 +150,14 @@ pub struct ReplayItem {
     pub was: DeliveryState,
     /// Whether it was sent again; if not, it did not fit any more.
     pub is_sent: bool,
+}
+
+impl ReplayOutcome {
+    /// Of a delivery that somebody changed while it waited: called off, given up, or sent again.
+    #[must_use]
+    pub fn of_change(delivery: &Delivery) -> Self {
+        if delivery.state == DeliveryState::Pending { Self::TakenOver } else { Self::Failed }
+    }
 }
 
 impl Replay {
@@ -160,13 +181,20 @@ impl Replay {
             failed: 0,
             cursor: None,
             is_at_end: false,
+            taken_over: 0,
         }
     }
 
     /// How many have ended.
     #[must_use]
     pub fn done(&self) -> u64 {
-        self.skipped + self.delivered + self.failed
+        self.skipped + self.delivered + self.failed + self.taken_over
+    }
+
+    /// How many fitted when it was started and did not any more when it came to them; known when it has come to all.
+    #[must_use]
+    pub fn no_longer_matching(&self) -> Option<u64> {
+        self.is_at_end.then(|| self.matched.saturating_sub(self.taken))
     }
 
     /// running → paused
@@ -204,12 +232,12 @@ impl Replay {
         self.conclude(now);
     }
 
-    /// A delivery that it had sent again has ended.
-    pub fn ended(&mut self, is_delivered: bool, now: Timestamp) {
-        if is_delivered {
-            self.delivered += 1;
-        } else {
-            self.failed += 1;
+    /// A delivery that it had sent again is its own no more.
+    pub fn ended(&mut self, outcome: ReplayOutcome, now: Timestamp) {
+        match outcome {
+            ReplayOutcome::Delivered => self.delivered += 1,
+            ReplayOutcome::Failed => self.failed += 1,
+            ReplayOutcome::TakenOver => self.taken_over += 1,
         }
         self.conclude(now);
     }

@@ -80,7 +80,9 @@ impl Body {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             bytes = b"{}".to_vec();
         }
-        serde_json::from_slice(&bytes)
+        // An object, as its members are to be named: serde would take an array for them in their order.
+        serde_json::from_slice::<serde_json::Map<_, _>>(&bytes)
+            .and_then(|members| T::deserialize(serde_json::Value::Object(members)))
             .map_err(|error| Problem::of(Code::MalformedJson).with_detail(error.to_string()))
     }
 }

@@ -1,36 +1,29 @@
 //! Deliveries and their attempts: what became of a callback.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde::Serialize;
 use url::Url;
 use warp::reply::Response;
 
 use super::jobs::job_id;
+use super::page::Page;
 use super::problem::{Code, Problem};
 use super::query::{Query, invalid};
-use super::represent::{PageInfo, json};
+use super::represent::json;
 use super::resource::Call;
 use crate::domain::client::ClientId;
 use crate::domain::delivery::{DeliveryState, ErrorClass};
 use crate::domain::destination::Destination;
 use crate::domain::event::EventKind;
 use crate::domain::id::{DeliveryId, DestinationId};
+use crate::service::ServiceError;
 use crate::service::deliveries::DeliveryQuery;
-use crate::service::view::{AttemptView, DeliveryView, LinkBuilder, Links};
+use crate::service::view::{AttemptView, LinkBuilder, Links};
+use crate::store::StoreError;
 
 #[derive(Serialize)]
 struct List<T> {
     items: Vec<T>,
-    #[serde(rename = "_links")]
-    links: Links,
-}
-
-#[derive(Serialize)]
-struct Page {
-    items: Vec<DeliveryView>,
-    page: PageInfo,
     #[serde(rename = "_links")]
     links: Links,
 }
@@ -51,32 +44,13 @@ pub(super) const FILTERS: [&str; 9] = [
 /// `GET /v1/deliveries`
 pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     let query = Query::parse(&call.query, &[&["limit", "cursor"], &FILTERS[..]].concat())?;
-    let limit = query.limit()?;
-    let bad = |_| invalid("cursor", "not_a_cursor", "the next_cursor of the page before");
-    let cursor = query.get("cursor").map(|text| URL_SAFE_NO_PAD.decode(text).map_err(bad)).transpose()?;
-    let wanted = DeliveryQuery { cursor, limit, ..filter(|name| query.get(name))? };
-    let page = call.service.deliveries(wanted).await?;
-
+    let page = Page::of("/v1/deliveries", &query, &FILTERS)?;
+    let wanted =
+        DeliveryQuery { cursor: page.place()?, limit: page.limit, ..filter(|name| query.get(name))? };
+    let found = call.service.deliveries(wanted).await?;
     let base = &call.service.settings().base_url;
-    let next_cursor = page.next.map(|next| URL_SAFE_NO_PAD.encode(next));
-    let path = |cursor: Option<&str>| {
-        let mut pairs = url::form_urlencoded::Serializer::new(String::new());
-        pairs.append_pair("limit", &limit.to_string());
-        for name in FILTERS {
-            pairs.extend_pairs(query.get(name).map(|value| (name, value)));
-        }
-        pairs.extend_pairs(cursor.map(|cursor| ("cursor", cursor)));
-        format!("/v1/deliveries?{}", pairs.finish())
-    };
-    let mut links = LinkBuilder::new(base).get("self", &path(query.get("cursor"))).get("first", &path(None));
-    if let Some(cursor) = &next_cursor {
-        links = links.get("next", &path(Some(cursor)));
-    }
-    Ok(json(&Page {
-        items: page.deliveries.iter().map(|delivery| DeliveryView::new(delivery, base)).collect(),
-        page: PageInfo::new(limit, next_cursor),
-        links: links.build(),
-    }))
+    let items = found.deliveries.iter().map(|delivery| call.service.view_delivery(delivery)).collect();
+    Ok(page.answer(items, found.next.as_deref(), LinkBuilder::new(base)))
 }
 
 /// The deliveries that these filters name; what is wrong with one is said of it.
@@ -142,14 +116,21 @@ fn status_code(text: &str) -> Result<u16, Problem> {
 pub(super) async fn cancel(call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
     let delivery = call.service.cancel_delivery(&ClientId::dev(), id(&call)?).await?;
-    Ok(json(&DeliveryView::new(&delivery, &call.service.settings().base_url)))
+    Ok(json(&call.service.view_delivery(&delivery)))
 }
 
 /// `POST /v1/deliveries/{id}/replay?force=true|false`: it is sent in a moment, so this is accepted rather than done.
 pub(super) async fn replay(call: Call) -> Result<Response, Problem> {
     let force = Query::parse(&call.query, &["force"])?.flag("force")?;
-    let delivery = call.service.send_again(&ClientId::dev(), id(&call)?, force).await?;
-    let mut response = json(&DeliveryView::new(&delivery, &call.service.settings().base_url));
+    let sent = call.service.send_again(&ClientId::dev(), id(&call)?, force).await;
+    let delivery = sent.map_err(|error| match error {
+        ServiceError::Store(StoreError::Delivery(conflict)) if conflict.0 == DeliveryState::Delivered => {
+            let detail = format!("{conflict}; force=true sends it again all the same");
+            Problem::of(Code::StateConflict).with_detail(detail)
+        }
+        other => other.into(),
+    })?;
+    let mut response = json(&call.service.view_delivery(&delivery));
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
 }
@@ -162,7 +143,7 @@ pub(super) async fn of_job(call: Call) -> Result<Response, Problem> {
     let deliveries = call.service.deliveries_of(&ClientId::dev(), job).await?;
     let path = format!("/v1/jobs/{job}");
     Ok(json(&List {
-        items: deliveries.iter().map(|delivery| DeliveryView::new(delivery, base)).collect(),
+        items: deliveries.iter().map(|delivery| call.service.view_delivery(delivery)).collect(),
         links: LinkBuilder::new(base).get("self", &format!("{path}/deliveries")).get("job", &path).build(),
     }))
 }
@@ -171,7 +152,7 @@ pub(super) async fn of_job(call: Call) -> Result<Response, Problem> {
 pub(super) async fn show(call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
     let delivery = call.service.delivery(&ClientId::dev(), id(&call)?).await?;
-    Ok(json(&DeliveryView::new(&delivery, &call.service.settings().base_url)))
+    Ok(json(&call.service.view_delivery(&delivery)))
 }
 
 /// `GET /v1/deliveries/{id}/attempts`

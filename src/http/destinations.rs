@@ -1,42 +1,27 @@
 //! Destinations: whether they are well, and what is held back.
 
-use serde::Serialize;
 use warp::reply::Response;
 
+use super::page::Page;
 use super::problem::{Code, Problem};
-use super::query::{Query, invalid};
-use super::represent::{PageInfo, json};
+use super::query::Query;
+use super::represent::json;
 use super::resource::Call;
 use crate::domain::client::ClientId;
 use crate::domain::id::DestinationId;
 use crate::service::deliveries::DestinationStatus;
-use crate::service::view::{DestinationView, LinkBuilder, Links};
-
-#[derive(Serialize)]
-struct List {
-    items: Vec<DestinationView>,
-    page: PageInfo,
-    #[serde(rename = "_links")]
-    links: Links,
-}
+use crate::service::view::{DestinationView, LinkBuilder};
 
 /// `GET /v1/destinations`
 pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     let query = Query::parse(&call.query, &["limit", "cursor"])?;
-    let limit = query.limit()?;
-    let bad = |_| invalid("cursor", "not_a_cursor", "the next_cursor of the page before");
-    let after = query.get("cursor").map(|cursor| cursor.parse().map_err(bad)).transpose()?;
-    let (found, next) = call.service.destinations(&ClientId::dev(), after, limit).await?;
+    let page = Page::of("/v1/destinations", &query, &[])?;
+    let after = page.id()?.map(DestinationId::from_bytes);
+    let (found, next) = call.service.destinations(&ClientId::dev(), after, page.limit).await?;
     let base = &call.service.settings().base_url;
-    let mut links = LinkBuilder::new(base).get("self", "/v1/destinations");
-    if let Some(next) = next {
-        links = links.get("next", &format!("/v1/destinations?limit={limit}&cursor={next}"));
-    }
-    Ok(json(&List {
-        items: found.iter().map(|status| view(status, base)).collect(),
-        page: PageInfo::new(limit, next.map(|next| next.to_string())),
-        links: links.build(),
-    }))
+    let items = found.iter().map(|status| view(status, base)).collect();
+    let next = next.as_ref().map(|id| &id.as_bytes()[..]);
+    Ok(page.answer(items, next, LinkBuilder::new(base)))
 }
 
 /// `GET /v1/destinations/{id}`

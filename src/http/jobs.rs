@@ -2,24 +2,22 @@
 
 use std::io::SeekFrom;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
     LOCATION, RETRY_AFTER,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 use warp::Reply as _;
 use warp::reply::Response;
 
 use super::conditional::{Part, not_modified, part};
+use super::page::Page;
 use super::prefer::{self, PREFERENCE_APPLIED};
 use super::problem::{Code, Problem};
 use super::query::{Query, invalid};
-use super::represent::{PageInfo, insert, json};
+use super::represent::{insert, json};
 use super::resource::Call;
 use super::upload::Head;
 use crate::domain::client::ClientId;
@@ -28,11 +26,11 @@ use crate::domain::id::JobId;
 use crate::domain::job::{Job, JobStatus};
 use crate::service::read::{JobQuery, OpenArtifact};
 use crate::service::submit::{Accepted, Request};
-use crate::service::view::{JobView, LinkBuilder, Links, download_name};
+use crate::service::view::{LinkBuilder, download_name};
 use crate::service::{Service, ServiceError};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(super) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 /// When a client may look at an unfinished job again, in seconds.
 const POLL_AFTER: u64 = 1;
@@ -104,22 +102,14 @@ async fn wait_for_end(
     Ok(job.map(|job| (job, prefer::applied(wait))))
 }
 
-#[derive(Serialize)]
-struct List {
-    items: Vec<JobView>,
-    page: PageInfo,
-    #[serde(rename = "_links")]
-    links: Links,
-}
-
 /// The filters of a list of jobs; links to other pages carry them on.
 const FILTERS: [&str; 5] = ["status", "tag", "created_after", "created_before", "include_deleted"];
 
 /// `GET /v1/jobs`
 pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     let query = Query::parse(&call.query, &[&["limit", "cursor"], &FILTERS[..]].concat())?;
-    let limit = query.limit()?;
-    let page = call
+    let page = Page::of("/v1/jobs", &query, &FILTERS)?;
+    let found = call
         .service
         .jobs(JobQuery {
             client: Some(ClientId::dev()),
@@ -128,33 +118,13 @@ pub(super) async fn list(call: Call) -> Result<Response, Problem> {
             created_after: query.time("created_after")?,
             created_before: query.time("created_before")?,
             include_deleted: query.flag("include_deleted")?,
-            before: query.get("cursor").map(cursor).transpose()?,
-            limit,
+            before: page.id()?.map(JobId::from_bytes),
+            limit: page.limit,
         })
         .await?;
-
-    let next_cursor = page.next.map(|id| URL_SAFE_NO_PAD.encode(id.as_bytes()));
-    let path = |cursor: Option<&str>| {
-        let mut pairs = url::form_urlencoded::Serializer::new(String::new());
-        pairs.append_pair("limit", &limit.to_string());
-        for name in FILTERS {
-            pairs.extend_pairs(query.get(name).map(|value| (name, value)));
-        }
-        pairs.extend_pairs(cursor.map(|cursor| ("cursor", cursor)));
-        format!("/v1/jobs?{}", pairs.finish())
-    };
-    let mut links = LinkBuilder::new(&call.service.settings().base_url)
-        .get("self", &path(query.get("cursor")))
-        .get("first", &path(None))
-        .post("create", "/v1/jobs");
-    if let Some(cursor) = &next_cursor {
-        links = links.get("next", &path(Some(cursor)));
-    }
-    Ok(json(&List {
-        items: page.jobs.iter().map(|job| call.service.view_job(job)).collect(),
-        page: PageInfo::new(limit, next_cursor),
-        links: links.build(),
-    }))
+    let items = found.jobs.iter().map(|job| call.service.view_job(job)).collect();
+    let links = LinkBuilder::new(&call.service.settings().base_url).post("create", "/v1/jobs");
+    Ok(page.answer(items, found.next.as_ref().map(|id| &id.as_bytes()[..]), links))
 }
 
 /// `GET /v1/jobs/{id}/artifacts/{name}`
@@ -247,13 +217,6 @@ fn status(text: &str) -> Result<JobStatus, Problem> {
     })
 }
 
-fn cursor(text: &str) -> Result<JobId, Problem> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-    bytes
-        .map(JobId::from_bytes)
-        .ok_or_else(|| invalid("cursor", "not_a_cursor", "take it from page.next_cursor"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,12 +233,5 @@ mod tests {
         for bad in ["", "\"\"", "a b", "a\"b"] {
             assert!(key(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_cursor_is_an_id_and_nothing_else() {
-        let id = JobId::from_bytes([9; 16]);
-        assert_eq!(cursor(&URL_SAFE_NO_PAD.encode(id.as_bytes())).ok(), Some(id));
-        assert!(cursor("AAAA").is_err() && cursor("!").is_err() && cursor("").is_err());
     }
 }

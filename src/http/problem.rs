@@ -70,7 +70,7 @@ pub(super) const CATALOGUE: [Row; 28] = [
           advice: "The id is unknown, or belongs to another client." },
     Row { code: Code::MethodNotAllowed, status: S::METHOD_NOT_ALLOWED, slug: "method-not-allowed", title: "The method is not allowed here",
           advice: "The Allow header names the methods that are." },
-    Row { code: Code::InvalidParameter, status: S::BAD_REQUEST, slug: "invalid-parameter", title: "A query parameter is invalid",
+    Row { code: Code::InvalidParameter, status: S::BAD_REQUEST, slug: "invalid-parameter", title: "A parameter is invalid",
           advice: "errors names each one; unknown parameters are refused." },
     Row { code: Code::MalformedMultipart, status: S::BAD_REQUEST, slug: "malformed-multipart", title: "The multipart body is malformed",
           advice: "Send multipart/form-data as RFC 7578 has it, to its end." },
@@ -297,7 +297,6 @@ impl From<ServiceError> for Problem {
             ServiceError::Store(StoreError::Delivery(conflict)) => {
                 let hint = match conflict.0 {
                     DeliveryState::Sending => "; an attempt is under way, and ends within seconds",
-                    DeliveryState::Delivered => "; force=true sends it again all the same",
                     _ => "",
                 };
                 return Self::of(Code::StateConflict).with_detail(format!("{conflict}{hint}"));

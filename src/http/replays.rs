@@ -2,14 +2,16 @@
 
 use http::StatusCode;
 use http::header::LOCATION;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use warp::reply::Response;
 
 use super::deliveries::filter;
 use super::jobs::idempotency_key;
+use super::page::Page;
 use super::problem::{Code, Problem};
 use super::query::{Query, invalid};
-use super::represent::{PageInfo, insert, json};
+use super::represent::{insert, json};
 use super::resource::Call;
 use crate::domain::client::ClientId;
 use crate::domain::delivery::DeliveryState;
@@ -24,7 +26,7 @@ const MAX_RATE: u32 = 10_000;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {
-    #[serde(default)]
+    #[serde(deserialize_with = "object")]
     filter: Filter,
     #[serde(default = "default_rate")]
     rate_per_second: u32,
@@ -33,6 +35,12 @@ struct Request {
     #[serde(default)]
     dry_run: bool,
     idempotency_key: Option<String>,
+}
+
+/// By name alone: members in an order are nothing that somebody means.
+fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
+    let members = serde_json::Map::deserialize(deserializer)?;
+    T::deserialize(serde_json::Value::Object(members)).map_err(D::Error::custom)
 }
 
 fn default_rate() -> u32 {
@@ -124,7 +132,7 @@ pub(super) async fn start(mut call: Call) -> Result<Response, Problem> {
             dry_run: true,
             matched: matched.count,
             matched_has_more: matched.has_more,
-            sample: matched.sample.iter().map(|delivery| DeliveryView::new(delivery, base)).collect(),
+            sample: matched.sample.iter().map(|delivery| call.service.view_delivery(delivery)).collect(),
             links: LinkBuilder::new(base).post("start", "/v1/replays").build(),
         }));
     }
@@ -132,44 +140,41 @@ pub(super) async fn start(mut call: Call) -> Result<Response, Problem> {
     if request.idempotency_key.as_ref().is_some_and(|key| !key_is_fine(key)) {
         return Err(Problem::of(Code::InvalidIdempotencyKey));
     }
+    if header_key.is_some()
+        && request.idempotency_key.as_ref().is_some_and(|own| Some(own) != header_key.as_ref())
+    {
+        return Err(invalid(
+            "idempotency_key",
+            "contradictory",
+            "another one than the header Idempotency-Key",
+        ));
+    }
     let wanted = Wanted {
         filter,
         rate_per_second: request.rate_per_second,
         force: request.force,
         idempotency_key: header_key.or(request.idempotency_key),
     };
-    let (replay, _) = call.service.start_replay(&client, wanted).await?;
+    let (replay, is_new) = call.service.start_replay(&client, wanted).await?;
     let mut response = represent(&call, &replay);
     *response.status_mut() = StatusCode::ACCEPTED;
+    if !is_new {
+        insert(response.headers_mut(), super::jobs::IDEMPOTENCY_REPLAYED, "true");
+    }
     insert(response.headers_mut(), LOCATION, &format!("{base}/v1/replays/{}", replay.id));
     Ok(response)
-}
-
-#[derive(Serialize)]
-struct List<T> {
-    items: Vec<T>,
-    page: PageInfo,
-    #[serde(rename = "_links")]
-    links: Links,
 }
 
 /// `GET /v1/replays`
 pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     let query = Query::parse(&call.query, &["limit", "cursor"])?;
-    let limit = query.limit()?;
-    let bad = |_| invalid("cursor", "not_a_cursor", "the next_cursor of the page before");
-    let before = query.get("cursor").map(|cursor| cursor.parse().map_err(bad)).transpose()?;
-    let (replays, next) = call.service.replays(&ClientId::dev(), before, limit).await?;
+    let page = Page::of("/v1/replays", &query, &[])?;
+    let before = page.id()?.map(ReplayId::from_bytes);
+    let (replays, next) = call.service.replays(&ClientId::dev(), before, page.limit).await?;
     let base = &call.service.settings().base_url;
-    let mut links = LinkBuilder::new(base).get("self", "/v1/replays").post("create", "/v1/replays");
-    if let Some(next) = next {
-        links = links.get("next", &format!("/v1/replays?limit={limit}&cursor={next}"));
-    }
-    Ok(json(&List {
-        items: replays.iter().map(|replay| ReplayView::new(replay, base)).collect(),
-        page: PageInfo::new(limit, next.map(|next| next.to_string())),
-        links: links.build(),
-    }))
+    let items = replays.iter().map(|replay| ReplayView::new(replay, base)).collect();
+    let next = next.as_ref().map(|id| &id.as_bytes()[..]);
+    Ok(page.answer(items, next, LinkBuilder::new(base).post("create", "/v1/replays")))
 }
 
 /// `GET /v1/replays/{id}`
@@ -182,25 +187,18 @@ pub(super) async fn show(call: Call) -> Result<Response, Problem> {
 /// `GET /v1/replays/{id}/items`
 pub(super) async fn items(call: Call) -> Result<Response, Problem> {
     let query = Query::parse(&call.query, &["limit", "cursor"])?;
-    let (id, limit) = (id(&call)?, query.limit()?);
-    let bad = |_| invalid("cursor", "not_a_cursor", "the next_cursor of the page before");
-    let from = query.get("cursor").map_or(Ok(0), |cursor| cursor.parse::<u64>().map_err(bad))?;
-    let items = call.service.replay_items(&ClientId::dev(), id, from, limit).await?;
+    let id = id(&call)?;
+    let replay = format!("/v1/replays/{id}");
+    let path = format!("{replay}/items");
+    let page = Page::of(&path, &query, &[])?;
+    let from = page.place()?.and_then(|place| place.try_into().ok()).map_or(0, u64::from_be_bytes);
+    let mut items = call.service.replay_items(&ClientId::dev(), id, from, page.limit + 1).await?;
+    let next = items.get(page.limit).map(|(item, _)| item.number.to_be_bytes());
+    items.truncate(page.limit);
     let base = &call.service.settings().base_url;
-    let next = items.last().filter(|_| items.len() == limit).map(|(item, _)| (item.number + 1).to_string());
-    let path = format!("/v1/replays/{id}");
-    let mut links = LinkBuilder::new(base).get("self", &format!("{path}/items")).get("replay", &path);
-    if let Some(next) = &next {
-        links = links.get("next", &format!("{path}/items?limit={limit}&cursor={next}"));
-    }
-    Ok(json(&List {
-        items: items
-            .iter()
-            .map(|(item, delivery)| ReplayItemView::new(id, item, delivery.as_ref(), base))
-            .collect(),
-        page: PageInfo::new(limit, next),
-        links: links.build(),
-    }))
+    let items = items.iter().map(|(item, delivery)| ReplayItemView::new(id, item, delivery.as_ref(), base));
+    let links = LinkBuilder::new(base).get("replay", &replay);
+    Ok(page.answer(items.collect(), next.as_ref().map(|number| &number[..]), links))
 }
 
 /// `POST /v1/replays/{id}/pause`

@@ -13,20 +13,6 @@ pub(super) fn json<T: Serialize>(body: &T) -> Response {
     response
 }
 
-/// What a list says of its page.
-#[derive(Serialize)]
-pub(super) struct PageInfo {
-    limit: usize,
-    next_cursor: Option<String>,
-    has_more: bool,
-}
-
-impl PageInfo {
-    pub(super) fn new(limit: usize, next_cursor: Option<String>) -> Self {
-        Self { limit, has_more: next_cursor.is_some(), next_cursor }
-    }
-}
-
 /// Sets a header, unless its value is none that a header can have.
 pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::try_from(value) {

@@ -1,12 +1,24 @@
 //! What operators do about deliveries and destinations.
 
+use super::view::DeliveryView;
 use super::{Service, ServiceError};
 use crate::domain::client::ClientId;
-use crate::domain::delivery::Delivery;
+use crate::domain::delivery::{Delivery, DeliveryState};
+use crate::domain::destination::Standing;
 use crate::domain::id::{DeliveryId, DestinationId};
 pub use crate::store::{DeliveryPage, DeliveryQuery, DestinationStatus};
 
 impl Service {
+    /// A delivery as clients see it; one that waits, with how its destination stands.
+    #[must_use]
+    pub fn view_delivery(&self, delivery: &Delivery) -> DeliveryView {
+        let mut view = DeliveryView::new(delivery, &self.settings.base_url);
+        let waits = delivery.state == DeliveryState::Pending;
+        let standing = waits.then(|| self.store.standing(delivery.destination_id())).flatten();
+        view.destination_state = standing.map(Standing::as_str);
+        view
+    }
+
     /// A page of deliveries.
     pub async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, ServiceError> {
         Ok(self.store.deliveries(query).await?)
@@ -47,8 +59,10 @@ impl Service {
         after: Option<DestinationId>,
         limit: usize,
     ) -> Result<(Vec<DestinationStatus>, Option<DestinationId>), ServiceError> {
-        let mut found = self.store.destinations(after, limit).await?;
-        let next = found.last().filter(|_| found.len() == limit).map(|status| status.destination.id);
+        let mut found = self.store.destinations(after, limit.saturating_add(1)).await?;
+        let has_more = found.len() > limit;
+        found.truncate(limit);
+        let next = found.last().filter(|_| has_more).map(|status| status.destination.id);
         found.retain(|status| status.destination.client == *client);
         Ok((found, next))
     }

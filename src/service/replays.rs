@@ -111,8 +111,10 @@ impl Service {
         before: Option<ReplayId>,
         limit: usize,
     ) -> Result<(Vec<Replay>, Option<ReplayId>), ServiceError> {
-        let mut found = self.store.replays(before, limit).await?;
-        let next = found.last().filter(|_| found.len() == limit).map(|replay| replay.id);
+        let mut found = self.store.replays(before, limit.saturating_add(1)).await?;
+        let has_more = found.len() > limit;
+        found.truncate(limit);
+        let next = found.last().filter(|_| has_more).map(|replay| replay.id);
         found.retain(|replay| replay.client == *client);
         Ok((found, next))
     }

@@ -194,6 +194,8 @@ impl Service {
         let port = url.port_or_known_default().unwrap_or(443);
         match tokio::time::timeout(LOOKUP_TIMEOUT, self.guard.resolve(host, port)).await {
             Ok(Err(ResolveError::Refused(refused))) => Err(refused.into()),
+            // Name servers have bad moments, too; the delivery is tried again, and its fate is told.
+            Ok(Err(error)) if error.is_temporary() => Ok(()),
             Ok(Err(ResolveError::Lookup(_) | ResolveError::Empty)) => {
                 Err(ServiceError::CallbackUnresolvable { host: host.to_owned() })
             }

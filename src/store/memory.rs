@@ -278,6 +278,10 @@ impl Store for MemoryStore {
         })
     }
 
+    fn standing(&self, id: DestinationId) -> Option<Standing> {
+        self.lock().standing(id)
+    }
+
     fn pace_destination(&self, id: DestinationId, per_minute: Option<u32>) {
         self.lock().pace(id, per_minute);
     }

@@ -5,7 +5,7 @@
 //!   `watchdog`: ends the process when it hangs.
 //! - `keys`, `records`, `log`: what is on disk.
 //! - `jobs`, `deliveries`, `lists`, `replays`, `purge`: the use-cases, as plain code over a batch in the making.
-//! - `audit`: whether all of it fits together. `upgrade`: from older layouts, which are in `layouts`.
+//! - `audit`: whether all of it fits together, `as_of` one moment. `upgrade`: from older layouts, which are in `layouts`.
 //! - `export`, `import`: all of it out, as of one moment, and in again.
 //!
 //! [sled]: https://docs.rs/sled/0.34.7
@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
+use self::as_of::{AsOf, Images};
 use self::engine::Engine;
 use self::records::JobRecord;
 use self::space::Space;
@@ -40,6 +41,7 @@ use crate::domain::replay::{NewReplay, Replay, ReplayItem};
 use crate::domain::rotation::ClientSecrets;
 use crate::domain::secret::Keyring;
 
+mod as_of;
 mod audit;
 mod deliveries;
 mod engine;
@@ -76,6 +78,7 @@ pub struct SledStore {
     writer: Arc<Writer>,
     /// One, for the export that may be under way.
     exports: Arc<Semaphore>,
+    audits: Semaphore,
 }
 
 impl SledStore {
@@ -95,7 +98,8 @@ impl SledStore {
             }
             freed => freed.map_err(OpenError::Unreadable)?,
         }
-        Ok(Self { shared, writer: Arc::new(writer), exports: Arc::new(Semaphore::new(1)) })
+        let (exports, audits) = (Arc::new(Semaphore::new(1)), Semaphore::new(1));
+        Ok(Self { shared, writer: Arc::new(writer), exports, audits })
     }
 
     /// A job that was just written, with its callback as that is now: what it takes is in memory.
@@ -357,8 +361,20 @@ impl Store for SledStore {
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {
-        let ledger = self.ledger();
-        self.read(move |shared| audit::audit(&shared.engine, ledger)).await
+        // One at a time, as the writer remembers for one.
+        let _permit = self.audits.acquire().await.map_err(|_| StoreError::Closed)?;
+        let images = Arc::new(Images::new(export::IMAGE_BYTES));
+        let (kept, shared) = (Arc::downgrade(&images), Arc::clone(&self.shared));
+        let begin = move |_: &mut Tx<'_>| {
+            *shared.images.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+            Ok(*shared.ledger.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        let ledger = match self.writer.write(Durability::Written, begin).await {
+            // Nothing is written then.
+            Err(StoreError::Full) => self.ledger(),
+            began => began?,
+        };
+        self.read(move |shared| audit::audit(&AsOf { engine: &shared.engine, images: &images }, ledger)).await
     }
 
     async fn export(&self) -> Result<Box<dyn Export>, StoreError> {
@@ -438,6 +454,10 @@ impl Store for SledStore {
         limit: usize,
     ) -> Result<Vec<ReplayItem>, StoreError> {
         self.read(move |shared| replays::items(&shared.engine, id, from, limit)).await
+    }
+
+    fn standing(&self, id: DestinationId) -> Option<Standing> {
+        self.shared.dispatch().destination(id).map(Destination::standing)
     }
 
     fn pace_destination(&self, id: DestinationId, per_minute: Option<u32>) {

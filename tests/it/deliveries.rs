@@ -46,10 +46,13 @@ impl App {
         eventually(async || Some(self.get_json(&path).await).filter(|one| wanted(one))).await
     }
 
-    /// The events of this type, of the first page of the feed.
+    /// The events of this type. The feed has an event once it is on disk, a moment after what it tells of is seen.
     async fn told(&self, kind: &str) -> Vec<Value> {
-        let feed = self.get_json("/v1/events").await;
-        feed["items"].as_array().unwrap().iter().filter(|event| event["type"] == kind).cloned().collect()
+        eventually(async || {
+            let feed = self.get_json(&format!("/v1/events?types={kind}")).await;
+            Some(feed["items"].as_array()?.clone()).filter(|events| !events.is_empty())
+        })
+        .await
     }
 
     /// The ids of all that a query finds, page by page.

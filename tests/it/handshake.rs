@@ -18,10 +18,12 @@ use crate::support::{App, eventually, picture, text};
 /// What a receiver answers to `OPTIONS`: whom it allows, and how many a minute.
 type Allowed = Arc<Mutex<Option<(&'static str, &'static str)>>>;
 
+type Seen = Arc<Mutex<Vec<(Method, HeaderMap)>>>;
+
 /// A receiver that keeps what it was asked and sent.
 struct Receiver {
     url: String,
-    seen: Arc<Mutex<Vec<(Method, HeaderMap)>>>,
+    seen: Seen,
     allowed: Allowed,
 }
 
@@ -56,7 +58,7 @@ impl Receiver {
 
 async fn answer(
     request: Request<Incoming>,
-    (seen, allowed): (Arc<Mutex<Vec<(Method, HeaderMap)>>>, Allowed),
+    (seen, allowed): (Seen, Allowed),
 ) -> Result<Response<Empty<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     body.collect().await.unwrap();

@@ -27,6 +27,7 @@ mod events;
 mod handshake;
 mod idempotency;
 mod jobs;
+mod killed;
 mod lifecycle;
 mod listen;
 mod operating;

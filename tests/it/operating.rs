@@ -92,3 +92,24 @@ async fn every_delivery_is_accounted_for() {
     assert!(told.contains("look   deliveries: 1 were given up"), "{told}");
     app.stop().await;
 }
+
+#[tokio::test]
+async fn a_recount_while_much_is_done_finds_no_faults() {
+    let (app, receiver) = (App::start().await, Receiver::start(&[]).await);
+    let traffic = async {
+        for _ in 0..60 {
+            app.accepted(picture::jpeg(8, 6), &[("callback_url", &receiver.url)]).await;
+        }
+    };
+    let recounts = async {
+        let mut books = Vec::new();
+        for _ in 0..30 {
+            books.push(app.get_json("/v1/ledger?recount=true").await);
+        }
+        books
+    };
+    for ledger in tokio::join!(traffic, recounts).1 {
+        assert_eq!(ledger["recount"]["faults"], json!([]), "{ledger}");
+    }
+    app.stop().await;
+}

@@ -1,4 +1,6 @@
 //! A replay from its dry run to its end, with kills in between.
+//!
+//! `DARKROOM_REPLAYED=5000 cargo test --release --test it replays` makes a long one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,8 +14,8 @@ use crate::support::receiver::Receiver;
 use crate::support::{eventually, picture, text};
 
 const DELIVERIES: usize = 200;
-/// So many a second, so that there is a middle to be cut off in.
-const RATE: u32 = 40;
+/// That it takes up in so many seconds, so that there is a middle to be cut off in.
+const SECONDS: usize = 5;
 
 async fn serve(folder: &Path) -> Server {
     let folder = folder.to_owned();
@@ -66,17 +68,17 @@ fn count(value: &Value, name: &str) -> u64 {
 async fn a_replay_goes_on_through_kills_and_sends_each_once() {
     let folder = tempfile::tempdir().unwrap();
     // Refused, and given up at once; later ones are taken.
-    let receiver = Receiver::start(&[404; DELIVERIES]).await;
+    let deliveries = std::env::var("DARKROOM_REPLAYED").map_or(DELIVERIES, |count| count.parse().unwrap());
+    let receiver = Receiver::start(&vec![404; deliveries]).await;
     let operator = Operator { http: http(), server: serve(folder.path()).await };
-    for _ in 0..DELIVERIES {
+    for _ in 0..deliveries {
         let form = crate::support::form(picture::jpeg(8, 6), &[("callback_url", &receiver.url)]);
         let request = operator.http.post(format!("{}/v1/jobs", operator.server.url)).multipart(form);
         assert_eq!(request.send().await.unwrap().status(), StatusCode::ACCEPTED);
     }
 
-    let wanted =
-        |dry_run: bool| json!({"filter": {"status_code": 404}, "rate_per_second": RATE, "dry_run": dry_run});
-    let all = DELIVERIES as u64;
+    let wanted = |dry_run: bool| json!({"filter": {"status_code": 404}, "rate_per_second": deliveries / SECONDS, "dry_run": dry_run});
+    let all = deliveries as u64;
     let looked = eventually(async || {
         let (status, answer) = operator.post("/v1/replays", &wanted(true)).await;
         assert_eq!(status, StatusCode::OK);
@@ -85,9 +87,15 @@ async fn a_replay_goes_on_through_kills_and_sends_each_once() {
     .await;
     assert_eq!(looked["sample"].as_array().unwrap().len(), 10);
     let (_, looked) = operator.post("/v1/replays", &wanted(true)).await;
-    assert_eq!((count(&looked, "matched"), receiver.all().len()), (all, DELIVERIES), "it changes nothing");
+    assert_eq!((count(&looked, "matched"), receiver.all().len()), (all, deliveries), "it changes nothing");
     assert_eq!(operator.get("/v1/replays").await["items"], json!([]));
 
+    // What is to be sent again has to be said, and by its name.
+    for wrong in
+        [json!({}), json!([{}, 50, true, false, null]), json!({"filter": []}), json!({"filter": null})]
+    {
+        assert_eq!(operator.post("/v1/replays", &wrong).await.0, StatusCode::BAD_REQUEST, "{wrong}");
+    }
     let (status, started) = operator.post("/v1/replays", &wanted(false)).await;
     assert_eq!((status, count(&started, "matched")), (StatusCode::ACCEPTED, all));
     let path = format!("/v1/replays/{}", text(&started, "/id"));
@@ -128,7 +136,7 @@ async fn a_replay_goes_on_through_kills_and_sends_each_once() {
         let Some(next) = page.pointer("/_links/next/href").and_then(Value::as_str) else { break };
         url = next.to_owned();
     }
-    assert_eq!(delivered.len(), DELIVERIES);
+    assert_eq!(delivered.len(), deliveries);
 
     // Each came once as its first attempt and once as its second; but for what was on its way when it was killed,
     // which comes again as the same attempt.
@@ -137,7 +145,7 @@ async fn a_replay_goes_on_through_kills_and_sends_each_once() {
         let attempt = callback.header("webhook-attempt").to_owned();
         came.entry(callback.header("webhook-id").to_owned()).or_default().push(attempt);
     }
-    assert_eq!(came.len(), DELIVERIES);
+    assert_eq!(came.len(), deliveries);
     for (id, attempts) in &came {
         assert!(attempts[0] == "1" && attempts[1..].iter().all(|number| number == "2"), "{id}: {attempts:?}");
     }

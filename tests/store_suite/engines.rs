@@ -420,6 +420,10 @@ impl Store for Reopening {
         self.read(async move |store| store.replay_items(id, from, limit).await).await
     }
 
+    fn standing(&self, id: DestinationId) -> Option<Standing> {
+        self.inner().standing(id)
+    }
+
     fn pace_destination(&self, id: DestinationId, per_minute: Option<u32>) {
         self.inner().pace_destination(id, per_minute);
     }

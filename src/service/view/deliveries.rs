@@ -22,6 +22,9 @@ pub struct DeliveryView {
     destination_id: String,
     url: String,
     state: &'static str,
+    /// Why nothing may be sent although it is due. Not part of an event, which never changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::service) destination_state: Option<&'static str>,
     attempt_count: u32,
     next_attempt_at: Option<String>,
     last_error: Option<FailureView>,
@@ -53,6 +56,7 @@ impl DeliveryView {
             url: delivery.url.to_string(),
             destination_id: delivery.destination_id().to_string(),
             state: delivery.state.as_str(),
+            destination_state: None,
             attempt_count: delivery.attempt_count,
             next_attempt_at: delivery.next_attempt_at.map(time),
             last_error: delivery.last_error.as_ref().map(failure_view),
@@ -164,6 +168,8 @@ pub struct ReplayView {
     delivered: u64,
     failed: u64,
     skipped: u64,
+    taken_over: u64,
+    no_longer_matching: Option<u64>,
     #[serde(rename = "_links")]
     links: Links,
 }
@@ -222,6 +228,8 @@ impl ReplayView {
             delivered: replay.delivered,
             failed: replay.failed,
             skipped: replay.skipped,
+            taken_over: replay.taken_over,
+            no_longer_matching: replay.no_longer_matching(),
             links: links.build(),
         }
     }

@@ -1,6 +1,6 @@
 //! The books, counted from the records: every story fits together, and the index has exactly what follows from it.
 
-use super::engine::Engine;
+use super::engine::Reads;
 use super::records::{DeliveryRecord, Indexed, JobRecord, decode};
 use super::{keys, log};
 use crate::domain::destination::Destination;
@@ -27,8 +27,7 @@ const FOLLOWING: [u8; 16] = [
     keys::SET_ASIDE,
 ];
 
-/// It reads while the store is written: on a running store it may report what was only half seen.
-pub(super) fn audit(engine: &Engine, ledger: Ledger) -> Result<Audit, StoreError> {
+pub(super) fn audit(engine: &impl Reads, ledger: Ledger) -> Result<Audit, StoreError> {
     let mut audit = Audit::default();
     // How many keys of each kind there are to be, counted by their first byte.
     let mut expected = [0_u64; 256];
@@ -63,7 +62,7 @@ pub(super) fn audit(engine: &Engine, ledger: Ledger) -> Result<Audit, StoreError
 }
 
 /// How many events there are, readable or not.
-fn count_events(engine: &Engine, audit: &mut Audit) -> Result<u64, StoreError> {
+fn count_events(engine: &impl Reads, audit: &mut Audit) -> Result<u64, StoreError> {
     let (mut count, mut long) = (0, 0_u64);
     for group in engine.scan(keys::all(keys::EVENTS)) {
         let (key, group) = group?;
@@ -84,17 +83,21 @@ fn count_events(engine: &Engine, audit: &mut Audit) -> Result<u64, StoreError> {
 }
 
 fn story(
-    engine: &Engine,
+    engine: &impl Reads,
     record: &JobRecord,
     expected: &mut [u64; 256],
     audit: &mut Audit,
 ) -> Result<(), StoreError> {
     let job = &record.job;
-    let events = super::jobs::events_of(engine, job.id, 0, usize::MAX)?;
-    let more = engine.scan(keys::events_of(job.id, 0)).count();
-    expected[usize::from(keys::EVENTS)] += (record.events.len() + more) as u64;
-    expected[usize::from(keys::EVENT_OF_JOB)] += more as u64;
-    if !record.is_going && record.events.len() + more != events.len() {
+    let mut seqs = record.events.clone();
+    for entry in engine.scan(keys::events_of(job.id, 0)) {
+        seqs.extend(keys::last_number(&entry?.0));
+        expected[usize::from(keys::EVENT_OF_JOB)] += 1;
+    }
+    expected[usize::from(keys::EVENTS)] += seqs.len() as u64;
+    let events = seqs.iter().filter_map(|seq| log::read_one(engine, *seq).transpose());
+    let events: Vec<_> = events.collect::<Result<_, _>>()?;
+    if !record.is_going && seqs.len() != events.len() {
         audit.fault(format!("{} has {} events, and others are noted", job.id, events.len()));
     }
     let mut ids = record.deliveries.clone();
@@ -139,7 +142,7 @@ fn story(
 }
 
 fn index<R: Indexed>(
-    engine: &Engine,
+    engine: &impl Reads,
     record: &R,
     expected: &mut [u64; 256],
     audit: &mut Audit,

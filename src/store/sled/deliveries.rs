@@ -21,6 +21,7 @@ use crate::domain::dispatch::{Dispatch, DispatchPolicy, Turn};
 use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::id::{DeliveryId, DestinationId, EventId, JobId, WorkerId};
 use crate::domain::job::{Job, Lease};
+use crate::domain::replay::ReplayOutcome;
 use crate::store::{DestinationStatus, StoreError};
 
 /// Expired leases that one claim frees; the next claim frees the next.
@@ -162,7 +163,9 @@ pub(super) fn settle(
     let delivery = tx.save(delivery)?.delivery;
     tx.cursor.ledger.moved(before, delivery.state);
     if let Some(replay) = delivery.replay.filter(|_| delivery.state.is_terminal()) {
-        super::replays::ended(tx, replay, delivery.state == DeliveryState::Delivered, now)?;
+        let is_delivered = delivery.state == DeliveryState::Delivered;
+        let outcome = if is_delivered { ReplayOutcome::Delivered } else { ReplayOutcome::Failed };
+        super::replays::ended(tx, replay, outcome, now)?;
     }
     if delivery.state == DeliveryState::Exhausted {
         tell_exhausted(tx, &delivery, now)?;
@@ -238,7 +241,7 @@ fn take_over(
         by(delivery)
     })?;
     if let Some(replay) = of_replay {
-        super::replays::ended(tx, replay, false, now)?;
+        super::replays::ended(tx, replay, ReplayOutcome::of_change(&delivery), now)?;
     }
     Ok(delivery)
 }

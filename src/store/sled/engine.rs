@@ -123,6 +123,28 @@ impl Drop for AtClose {
     }
 }
 
+/// What can be read: the engine as it is, or as it was.
+pub(super) trait Reads {
+    fn get_raw(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    fn get<T: Record>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        self.get_raw(key)?.map(|value| records::decode(&value)).transpose()
+    }
+
+    /// The entries of `range` in the order of their keys.
+    fn scan(&self, range: Range<Key>) -> impl Iterator<Item = Result<Entry, StoreError>>;
+}
+
+impl Reads for Engine {
+    fn get_raw(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Self::get_raw(self, key)
+    }
+
+    fn scan(&self, range: Range<Key>) -> impl Iterator<Item = Result<Entry, StoreError>> {
+        Self::scan(self, range)
+    }
+}
+
 impl Engine {
     pub(super) fn open(folder: &Path, cache_bytes: u64, policy: &Policy) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Folder { path: folder.to_owned(), source };

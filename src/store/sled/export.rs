@@ -159,11 +159,11 @@ struct Slice {
 }
 
 /// The first key after `key`.
-fn behind(key: &[u8]) -> Key {
+pub(super) fn behind(key: &[u8]) -> Key {
     [key, &[0]].concat()
 }
 
-fn cost(key: &Key, image: Option<&Bytes>) -> usize {
+pub(super) fn cost(key: &Key, image: Option<&Bytes>) -> usize {
     IMAGE_OVERHEAD + key.len() + image.map_or(0, |image| image.len())
 }
 

@@ -52,22 +52,36 @@ struct Page<'a> {
     query: &'a DeliveryQuery,
     deliveries: Vec<Delivery>,
     looked_at: usize,
+    /// The part that is read.
+    part: u8,
+    /// Where the last of the deliveries lies: its part, and its key there.
+    last: Vec<u8>,
 }
 
 impl Page<'_> {
-    /// Looks at one; whether the page ends here.
-    fn take(&mut self, id: DeliveryId) -> Result<bool, StoreError> {
+    /// Looks at one at `key`; where the page ends, if there is no room for it or it is the last that is looked at.
+    fn take(&mut self, id: DeliveryId, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.looked_at += 1;
-        match get(self.shared, id) {
-            Ok(delivery) => self.deliveries.extend(delivery.filter(|delivery| self.query.matches(delivery))),
-            Err(StoreError::Corrupt(error)) => tracing::error!(%id, error, "a delivery was left out"),
-            Err(error) => return Err(error),
+        let delivery = match get(self.shared, id) {
+            Err(StoreError::Corrupt(error)) => {
+                tracing::error!(%id, error, "a delivery was left out");
+                None
+            }
+            read => read?,
+        };
+        let here = || [&[self.part], key].concat();
+        if let Some(delivery) = delivery.filter(|delivery| self.query.matches(delivery)) {
+            if self.deliveries.len() >= self.query.limit {
+                return Ok(Some(self.last.clone()));
+            }
+            self.last = here();
+            self.deliveries.push(delivery);
         }
-        Ok(self.deliveries.len() >= self.query.limit || self.looked_at >= LOOKED_AT_PER_PAGE)
+        Ok((self.looked_at >= LOOKED_AT_PER_PAGE).then(|| [&[self.part], key].concat()))
     }
 
     /// Goes through a part behind `after`; where the page ends, if it does.
-    fn read(&mut self, part: Part, after: Option<Key>) -> Result<Option<Key>, StoreError> {
+    fn read(&mut self, part: Part, after: Option<Key>) -> Result<Option<Vec<u8>>, StoreError> {
         match part {
             Part::Newest(prefix) => {
                 let mut range = keys::made_between(prefix, self.query.since, self.query.until);
@@ -75,8 +89,9 @@ impl Page<'_> {
                 range.start = range.start.min(range.end.clone());
                 for entry in self.shared.engine.scan(range).rev() {
                     let (key, _) = entry?;
-                    if self.take(DeliveryId::from_bytes(keys::last_id(&key)?))? {
-                        return Ok(Some(key.to_vec()));
+                    let ended = self.take(DeliveryId::from_bytes(keys::last_id(&key)?), &key)?;
+                    if ended.is_some() {
+                        return Ok(ended);
                     }
                 }
                 Ok(None)
@@ -103,8 +118,9 @@ impl Page<'_> {
                 ids.sort_unstable_by(|a, b| b.cmp(a));
                 ids.retain(|id| after.as_ref().is_none_or(|after| id.as_bytes()[..] < after[..]));
                 for id in ids {
-                    if self.take(id)? {
-                        return Ok(Some(id.as_bytes().to_vec()));
+                    let ended = self.take(id, id.as_bytes())?;
+                    if ended.is_some() {
+                        return Ok(ended);
                     }
                 }
                 Ok(None)
@@ -117,15 +133,16 @@ impl Page<'_> {
         &mut self,
         range: Range<Key>,
         is_wanted: impl Fn(u8) -> bool,
-    ) -> Result<(Option<Key>, Option<DestinationId>), StoreError> {
+    ) -> Result<(Option<Vec<u8>>, Option<DestinationId>), StoreError> {
         for entry in self.shared.engine.scan(range) {
             let (key, _) = entry?;
             let Some((destination, class, _)) = keys::due_parts(&key) else { continue };
             if !is_wanted(class) {
                 return Ok((None, Some(destination)));
             }
-            if self.take(DeliveryId::from_bytes(keys::last_id(&key)?))? {
-                return Ok((Some(key.to_vec()), None));
+            let ended = self.take(DeliveryId::from_bytes(keys::last_id(&key)?), &key)?;
+            if ended.is_some() {
+                return Ok((ended, None));
             }
         }
         Ok((None, None))
@@ -177,11 +194,12 @@ pub(super) fn deliveries(shared: &Shared, query: &DeliveryQuery) -> Result<Deliv
     let parts = parts(query);
     let cursor = query.cursor.as_ref().and_then(|cursor| cursor.split_first());
     let (first, mut after) = cursor.map_or((0, None), |(part, key)| (usize::from(*part), Some(key.to_vec())));
-    let mut page = Page { shared, query, deliveries: Vec::new(), looked_at: 0 };
+    let (deliveries, last) = (Vec::new(), Vec::new());
+    let mut page = Page { shared, query, deliveries, looked_at: 0, part: 0, last };
     for (index, part) in parts.iter().enumerate().skip(first) {
-        if let Some(key) = page.read(*part, after.take().filter(|key| !key.is_empty()))? {
-            let part = u8::try_from(index).unwrap_or(u8::MAX);
-            let next = Some([&[part], key.as_slice()].concat());
+        page.part = u8::try_from(index).unwrap_or(u8::MAX);
+        let next = page.read(*part, after.take().filter(|key| !key.is_empty()))?;
+        if next.is_some() {
             return Ok(DeliveryPage { deliveries: page.deliveries, next });
         }
     }

@@ -1,7 +1,7 @@
 //! The event log. Events are short and come in order, and most of what an entry of the tree costs is the entry: so
 //! eight that follow one another lie in one, and each of them is written and purged on its own.
 
-use super::engine::Engine;
+use super::engine::{Engine, Reads};
 use super::keys::{self, Key};
 use super::records;
 use super::tx::Tx;
@@ -166,7 +166,7 @@ pub(super) fn read(engine: &Engine, after: u64, last: u64, limit: usize) -> Resu
 }
 
 /// The event at this place, unless it has been purged or cannot be read.
-pub(super) fn read_one(engine: &Engine, seq: u64) -> Result<Option<Event>, StoreError> {
+pub(super) fn read_one(engine: &impl Reads, seq: u64) -> Result<Option<Event>, StoreError> {
     let key = key_of(seq);
     let Some(group) = engine.get_raw(&key)? else { return Ok(None) };
     match entries(&key, &group).map(|entries| entries.into_iter().find(|entry| entry.seq == seq)) {
@@ -179,7 +179,7 @@ pub(super) fn read_one(engine: &Engine, seq: u64) -> Result<Option<Event>, Store
     }
 }
 
-fn readable(engine: &Engine, entry: Entry<'_>) -> Result<Option<Event>, StoreError> {
+fn readable(engine: &impl Reads, entry: Entry<'_>) -> Result<Option<Event>, StoreError> {
     let event = if entry.is_long() {
         // It may be purged meanwhile.
         let Some(bytes) = engine.get_raw(&keys::long_event(entry.seq))? else { return Ok(None) };

@@ -12,7 +12,7 @@ use super::records::{DeliveryRecord, JobRecord, ReplayKey};
 use super::tx::{Checkout, Tx};
 use crate::domain::delivery::Delivery;
 use crate::domain::id::{DeliveryId, JobId, ReplayId};
-use crate::domain::replay::Replay;
+use crate::domain::replay::{Replay, ReplayOutcome};
 use crate::store::{Garbage, Purged, StoreError};
 
 /// Keys that one step removes, but for what the last job's record notes, so that nobody waits long behind it.
@@ -175,7 +175,7 @@ fn remove_delivery(tx: &mut Tx<'_>, record: DeliveryRecord, now: Timestamp) -> R
     let delivery = &record.delivery;
     tx.cursor.ledger.went(delivery.state);
     if let Some(replay) = delivery.replay.filter(|_| !delivery.state.is_terminal()) {
-        super::replays::ended(tx, replay, false, now)?;
+        super::replays::ended(tx, replay, ReplayOutcome::Failed, now)?;
     }
     tx.remove(Checkout::of(record));
     Ok(())

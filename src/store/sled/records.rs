@@ -57,7 +57,12 @@ impl Record for Destination {
 }
 
 impl Record for Replay {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
+
+    // Version 1 ended before `taken_over`.
+    fn older(version: u8, record: &[u8]) -> Option<Result<Self, postcard::Error>> {
+        (version == 1).then(|| postcard::from_bytes(&[record, &[0]].concat()))
+    }
 }
 
 impl Record for ReplayItem {

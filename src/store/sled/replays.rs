@@ -9,7 +9,7 @@ use super::records::{DeliveryRecord, JobRecord, ReplayKey};
 use super::tx::Tx;
 use crate::domain::delivery::DeliveryState;
 use crate::domain::id::{DeliveryId, ReplayId};
-use crate::domain::replay::{NewReplay, Replay, ReplayConflict, ReplayItem, ReplayState};
+use crate::domain::replay::{NewReplay, Replay, ReplayConflict, ReplayItem, ReplayOutcome, ReplayState};
 use crate::store::{Idempotency, ReplayAction, StartedReplay, StoreError, replayed};
 
 pub(super) fn start(
@@ -74,7 +74,7 @@ pub(super) fn take(
         let was = delivery.state;
         let is_sent = super::deliveries::change(tx, id, |delivery| replayed(replay, delivery, now)).is_ok();
         if let Some(other) = delivery.replay.filter(|_| is_sent && was == DeliveryState::Pending) {
-            ended(tx, other, false, now)?;
+            ended(tx, other, ReplayOutcome::TakenOver, now)?;
         }
         let item = ReplayItem { number: replay.taken, delivery: id, was, is_sent };
         tx.put(keys::replay_item(replay.id, item.number), &item)?;
@@ -88,11 +88,11 @@ pub(super) fn take(
 pub(super) fn ended(
     tx: &mut Tx<'_>,
     id: ReplayId,
-    is_delivered: bool,
+    outcome: ReplayOutcome,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let changed = tx.update(id, |replay: &mut Replay| {
-        replay.ended(is_delivered, now);
+        replay.ended(outcome, now);
         Ok::<_, ReplayConflict>(())
     });
     match changed {

@@ -6,12 +6,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+use super::as_of::Images;
 use super::engine::Engine;
 use super::space::{Room, Space};
 use super::tx::{Cursor, Tx};
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     pub(super) paused: RwLock<Paused>,
     pub(super) ledger: Mutex<Ledger>,
     dispatch: Mutex<Dispatch>,
+    /// What whoever reads the store as of a moment needs of what was since replaced.
+    pub(super) images: Mutex<Weak<Images>>,
     /// When the store was opened, while there is no room to free what a dead process had claimed.
     pub(super) stale_since: Mutex<Option<Timestamp>>,
 }
@@ -65,8 +68,8 @@ impl Shared {
         let dispatch = Mutex::new(deliveries::dispatch(&engine, policy.dispatch.clone())?);
         let ledger = Mutex::new(engine.get(keys::LEDGER)?.unwrap_or_default());
         let (waiting_jobs, paused) = (AtomicU64::new(waiting), RwLock::new(paused));
-        let stale_since = Mutex::default();
-        Ok(Self { engine, policy, signals, waiting_jobs, paused, ledger, dispatch, stale_since })
+        let (images, stale_since) = (Mutex::default(), Mutex::default());
+        Ok(Self { engine, policy, signals, waiting_jobs, paused, ledger, dispatch, images, stale_since })
     }
 
     /// Whose turn it is, and what is under way. Nobody holds it for long.
@@ -270,6 +273,10 @@ fn commit(shared: &Shared, tx: Tx<'_>, synced: bool) {
     snapshot.take_if(|snapshot| !snapshot.is_read());
     if let Some(snapshot) = snapshot {
         snapshot.remember(&shared.engine, &writes);
+    }
+    let images = shared.images.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+    if let Some(images) = images {
+        images.remember(&shared.engine, &writes);
     }
     if let Err(error) = shared.engine.commit(writes) {
         // Half of the engine's memory may have changed: only a fresh open knows what holds.

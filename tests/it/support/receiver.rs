@@ -66,6 +66,10 @@ impl Receiver {
         Self { url, callbacks, server }
     }
 
+    pub fn count(&self) -> usize {
+        self.callbacks.lock().unwrap().len()
+    }
+
     pub fn all(&self) -> Vec<Callback> {
         self.callbacks.lock().unwrap().clone()
     }

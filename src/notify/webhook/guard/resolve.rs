@@ -27,6 +27,15 @@ pub enum ResolveError {
     Empty,
 }
 
+impl ResolveError {
+    /// Whether the name may have addresses all the same: no name server answered.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        // The code, `EAI_AGAIN`, does not come through; its text does, in C's own locale as nobody sets another.
+        matches!(self, Self::Lookup(error) if error.to_string().contains("emporary failure"))
+    }
+}
+
 /// Looks names up. Clones share the limit.
 #[derive(Clone)]
 pub(super) struct Resolver {

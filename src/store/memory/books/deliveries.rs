@@ -6,12 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::domain::delivery::{Attempt, Delivery, DeliveryConflict, DeliveryState, Verdict};
-use crate::domain::destination::{Change, Destination, Health, HoldReason};
+use crate::domain::destination::{Change, Destination, Health, HoldReason, Standing};
 use crate::domain::dispatch::{Dispatch, Ended};
 use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
 use crate::domain::job::Job;
-use crate::domain::replay::{NewReplay, Replay, ReplayItem, ReplayState};
+use crate::domain::replay::{NewReplay, Replay, ReplayItem, ReplayOutcome, ReplayState};
 use crate::store::{
     DeliveryPage, DeliveryQuery, DestinationStatus, Idempotency, Ledger, ReplayAction, StartedReplay,
     StoreError, replayed,
@@ -93,7 +93,7 @@ impl Books {
         if let Some(replay) = before.replay.and_then(|id| self.replays.get_mut(&id))
             && before.state == DeliveryState::Pending
         {
-            replay.ended(false, now);
+            replay.ended(ReplayOutcome::of_change(&delivery), now);
         }
         Ok(delivery)
     }
@@ -194,6 +194,10 @@ impl Books {
         Ok(destination)
     }
 
+    pub(in crate::store::memory) fn standing(&self, id: DestinationId) -> Option<Standing> {
+        self.dispatch.destination(id).map(Destination::standing)
+    }
+
     pub(in crate::store::memory) fn pace(&mut self, id: DestinationId, per_minute: Option<u32>) {
         self.dispatch.pace(id, per_minute);
     }
@@ -290,7 +294,8 @@ impl Books {
         if let Some(replay) = delivery.replay.and_then(|id| self.replays.get_mut(&id))
             && delivery.state.is_terminal()
         {
-            replay.ended(delivery.state == DeliveryState::Delivered, now);
+            let is_delivered = delivery.state == DeliveryState::Delivered;
+            replay.ended(if is_delivered { ReplayOutcome::Delivered } else { ReplayOutcome::Failed }, now);
         }
         if delivery.state == DeliveryState::Exhausted {
             self.tell_exhausted(delivery.clone(), now);
