@@ -31,6 +31,7 @@ mod secret;
 mod secrets;
 mod seen;
 mod serve;
+mod several;
 mod signals;
 mod signature;
 mod submit;
@@ -110,7 +111,7 @@ pub fn run() -> ExitCode {
         // Whoever read the output has seen enough: `darkroom jobs list | head -1`.
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            output::note(&format!("error: {}", error::with_causes(&error)));
+            output::error(&error::with_causes(&error));
             ExitCode::from(error.exit_code())
         }
     }
@@ -167,6 +168,13 @@ mod tests {
             let code = parse(line).err().map(|error| error.exit_code());
             assert_eq!(code, Some(i32::from(error::USAGE)), "{line}");
         }
+    }
+
+    #[test]
+    fn the_flags_that_name_a_service_are_for_no_list_of_commands() {
+        let cli = Cli::command();
+        let heading = cli.get_arguments().find_map(|flag| flag.get_help_heading()).unwrap();
+        assert!(cli.get_subcommands().all(|command| !heading.contains(command.get_name())), "{heading}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ const MAX_ANSWER_BYTES: u64 = 16 << 20;
 
 /// Which service, and who asks.
 #[derive(clap::Args)]
-#[command(next_help_heading = "Which service (submit, jobs, queue, secrets, export)")]
+#[command(next_help_heading = "Which service (for the commands that ask one)")]
 pub(super) struct Target {
     /// The service's URL [default: http://127.0.0.1:8080]
     // Read as text, so that a mistake in the environment does not stop commands that ask no service.
@@ -93,6 +93,16 @@ impl Api {
     pub(super) async fn root(&self) -> Result<Links, CliError> {
         let root: Reply<Root> = self.get(self.base.as_str()).await?;
         Ok(root.body.links)
+    }
+
+    /// The resource of this id, where the root's template `rel` leads.
+    pub(super) async fn find<T: DeserializeOwned>(
+        &self,
+        rel: &'static str,
+        id: &str,
+    ) -> Result<Reply<T>, CliError> {
+        let href = self.root().await?.expand(rel, "id", id)?;
+        self.get(&href).await
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, href: &str) -> Result<Reply<T>, CliError> {

@@ -151,6 +151,8 @@ async fn download(part: &Part, target: &Target, shown: &Shown) -> Result<(), Cli
 
 pub(super) async fn import(args: ImportArgs) -> Result<(), CliError> {
     let config = args.folder.config()?;
+    let name = args.file.display();
+    File::open(&args.file).map_err(|source| CliError::input(format!("cannot read {name}"), source))?;
     backup::check_vacancy(&config.storage)?;
     let folder = config.storage.data_dir.display().to_string();
     let shown = Shown::start(&format!("checking {}", args.file.display()));
@@ -181,7 +183,7 @@ fn report(what: &str, place: &str, file: &Path, summary: &Summary, json: bool) -
         return output::json(&document.map_err(|error| CliError::Output(error.into()))?);
     }
     let Summary { records, pictures, bytes, .. } = summary;
-    output::text(&format!(
+    output::line(&format!(
         "{records} records and {pictures} pictures ({}) {what} {place}",
         HumanBytes(*bytes)
     ))

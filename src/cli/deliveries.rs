@@ -9,7 +9,8 @@ use super::error::CliError;
 use super::model::Links;
 use super::output;
 use super::pages::{self, Paging};
-use super::table::columns;
+use super::several::Ids;
+use super::table;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,7 +20,8 @@ Examples:
   darkroom deliveries replay dlv_0193f1c2a4b57d3e8f60718293a4b5c6
   darkroom replays start --dry-run                     for many at once
 
-With --json the service's answers are printed to the letter: `list --all` prints one for each page.";
+With --json the service's answers are printed to the letter, each on a line of its own: one for each page with --all, and \
+one for each of several ids. Of several ids each is tried; the exit code is that of those that failed, or 1 where they differ.";
 
 const UNKNOWN: &str = "-";
 
@@ -46,19 +48,14 @@ enum Command {
     Attempts(Id),
     /// Send deliveries again at once, each with its whole schedule
     Replay {
-        /// The deliveries' ids
-        #[arg(required = true, value_name = "ID")]
-        ids: Vec<String>,
-        /// Also one that has arrived
+        #[command(flatten)]
+        ids: Ids,
+        /// Also those that have arrived
         #[arg(long)]
         force: bool,
     },
     /// Call deliveries off that wait
-    Cancel {
-        /// The deliveries' ids
-        #[arg(required = true, value_name = "ID")]
-        ids: Vec<String>,
-    },
+    Cancel(Ids),
 }
 
 #[derive(clap::Args)]
@@ -183,12 +180,15 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
             if args.json { output::json(&found.text) } else { output::text(&details(&found.body)) }
         }
         Command::Attempts(Id { id }) => {
-            let href = find(&api, &id).await?.body.links.href("attempts")?.to_owned();
-            let attempts: Vec<Attempt> = pages::read(&api, href, true, args.json).await?;
-            if args.json { Ok(()) } else { output::text(&attempts_table(&attempts)) }
+            let attempts = api.resolve(find(&api, &id).await?.body.links.href("attempts")?)?;
+            pages::print(&api, attempts, &Paging::ALL, args.json, "attempts", attempts_table).await
         }
-        Command::Replay { ids, force } => act(&api, &ids, "replay", force, args.json).await,
-        Command::Cancel { ids } => act(&api, &ids, "cancel", false, args.json).await,
+        Command::Replay { ids, force } => {
+            ids.each(async |id: &str| act(&api, id, "replay", force, args.json).await).await
+        }
+        Command::Cancel(ids) => {
+            ids.each(async |id: &str| act(&api, id, "cancel", false, args.json).await).await
+        }
     }
 }
 
@@ -199,53 +199,38 @@ async fn list(
     paging: &Paging,
     json: bool,
 ) -> Result<(), CliError> {
-    let mut url: Url = paging.apply(api.resolve(api.root().await?.href("deliveries")?)?);
+    let mut url: Url = api.resolve(api.root().await?.href("deliveries")?)?;
     let state = state.map(|state| ("state", state.to_owned()));
     for (name, value) in state.into_iter().chain(filter.pairs()) {
         url.query_pairs_mut().append_pair(name, &value);
     }
-    let deliveries: Vec<Delivery> = pages::read(api, url.into(), paging.all, json).await?;
-    if json {
-        return Ok(());
-    }
-    if deliveries.is_empty() {
-        output::note("no deliveries");
-        return Ok(());
-    }
-    output::text(&table(&deliveries))
+    pages::print(api, url, paging, json, "deliveries", table).await
 }
 
 async fn find(api: &Api, id: &str) -> Result<Reply<Delivery>, CliError> {
-    let href = api.root().await?.expand("delivery", "id", id)?;
-    api.get(&href).await
+    api.find("delivery", id).await
 }
 
-/// Follows the link `rel` of each; the first that does not allow it ends it, after those before it are done.
-async fn act(api: &Api, ids: &[String], rel: &'static str, force: bool, json: bool) -> Result<(), CliError> {
-    for id in ids {
-        let found = find(api, id).await?.body;
-        let href = match found.links.find(rel) {
-            Some(href) => href.to_owned(),
-            // One that has arrived shows no link to be sent again.
-            None if force => format!("{}/{rel}", found.links.href("self")?),
-            None => return Err(CliError::NotNow { id: id.clone(), action: rel, state: found.state }),
-        };
-        let mut url = api.resolve(&href)?;
-        if force {
-            url.query_pairs_mut().append_pair("force", "true");
+/// Follows the link `rel` of a delivery.
+async fn act(api: &Api, id: &str, rel: &'static str, force: bool, json: bool) -> Result<(), CliError> {
+    let found = find(api, id).await?.body;
+    let mut url = match found.links.action(rel, id, &found.state) {
+        Ok(href) => api.resolve(href)?,
+        // One that has arrived shows no link to be sent again.
+        Err(_) if force => api.resolve(&format!("{}/{rel}", found.links.href("self")?))?,
+        Err(_) if rel == "replay" && found.state == "delivered" => {
+            return Err(CliError::Arrived(id.to_owned()));
         }
-        let after: Reply<Delivery> = api.post(url.as_str()).await?;
-        if json {
-            output::json(&after.text)?;
-        } else {
-            output::text(&format!("{id}  {}", after.body.state))?;
-        }
+        Err(error) => return Err(error),
+    };
+    if force {
+        url.query_pairs_mut().append_pair("force", "true");
     }
-    Ok(())
+    let after: Reply<Delivery> = api.post(url.as_str()).await?;
+    if json { output::json(&after.text) } else { output::line(&format!("{id}  {}", after.body.state)) }
 }
 
 pub(super) fn table(deliveries: &[Delivery]) -> String {
-    let head = ["ID", "STATE", "ATTEMPTS", "LAST", "NEXT", "EVENT", "DESTINATION"].map(str::to_owned);
     let rows = deliveries.iter().map(|one| {
         [
             one.id.clone(),
@@ -257,7 +242,7 @@ pub(super) fn table(deliveries: &[Delivery]) -> String {
             one.destination.clone(),
         ]
     });
-    columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
+    table::table(["ID", "STATE", "ATTEMPTS", "LAST", "NEXT", "EVENT", "DESTINATION"], rows)
 }
 
 /// The status when there is one, else how it failed.
@@ -272,30 +257,26 @@ fn last(failure: Option<&Failure>, status: Option<u16>) -> String {
 fn details(one: &Delivery) -> String {
     let failure = one.last_error.as_ref();
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| UNKNOWN.to_owned());
-    columns(
-        &[
-            ("delivery", one.id.clone()),
-            ("state", one.state.clone()),
-            ("event", one.event_type.clone()),
-            ("job", one.job_id.clone()),
-            ("url", one.url.clone()),
-            ("attempts", one.attempt_count.to_string()),
-            ("next attempt", text(&one.next_attempt_at)),
-            ("last status", last(failure, one.last_status_code)),
-            ("last error", failure.map_or(UNKNOWN.to_owned(), explain)),
-            ("created", one.created_at.clone()),
-            ("ended", text(&one.finished_at)),
-        ]
-        .map(|(name, value)| [name.to_owned(), value]),
-    )
+    table::pairs([
+        ("delivery", one.id.clone()),
+        ("state", one.state.clone()),
+        ("event", one.event_type.clone()),
+        ("job", one.job_id.clone()),
+        ("url", one.url.clone()),
+        ("attempts", one.attempt_count.to_string()),
+        ("next attempt", text(&one.next_attempt_at)),
+        ("last status", last(failure, one.last_status_code)),
+        ("last error", failure.map_or(UNKNOWN.to_owned(), explain)),
+        ("created", one.created_at.clone()),
+        ("ended", text(&one.finished_at)),
+    ])
 }
 
 fn explain(failure: &Failure) -> String {
-    format!("{} (fault of: {}): {}", failure.class, failure.fault, output::printable(&failure.detail))
+    format!("{} (fault of: {}): {}", failure.class, failure.fault, failure.detail)
 }
 
 fn attempts_table(attempts: &[Attempt]) -> String {
-    let head = ["#", "STARTED", "WHY", "TOOK", "ADDRESS", "RESULT", "NEXT"].map(str::to_owned);
     let rows = attempts.iter().map(|one| {
         let failed = one.error.as_ref().map(explain);
         let status = one.status_code.map_or(String::new(), |status| format!("{status} "));
@@ -309,5 +290,5 @@ fn attempts_table(attempts: &[Attempt]) -> String {
             one.next_attempt_at.clone().unwrap_or_else(|| UNKNOWN.to_owned()),
         ]
     });
-    columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
+    table::table(["#", "STARTED", "WHY", "TOOK", "ADDRESS", "RESULT", "NEXT"], rows)
 }

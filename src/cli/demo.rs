@@ -132,16 +132,15 @@ fn check(callback: &Callback, job: &Job) -> Result<(), CliError> {
 }
 
 fn print_artifacts(saved: &[Saved]) -> Result<(), CliError> {
-    let header = ["ARTIFACT", "SIZE", "BYTES", "FILE"].map(str::to_owned);
     let rows = saved.iter().map(|Saved { artifact, path }| {
         let size = render::size(artifact.width, artifact.height);
         [artifact.name.clone(), size, HumanBytes(artifact.bytes).to_string(), path.display().to_string()]
     });
-    output::text(&format!("\n{}", table::columns(&std::iter::once(header).chain(rows).collect::<Vec<_>>())))
+    output::text(&format!("\n{}", table::table(["ARTIFACT", "SIZE", "BYTES", "FILE"], rows)))
 }
 
 fn say(what: &str, value: impl std::fmt::Display) -> Result<(), CliError> {
-    output::text(&format!("{what:<8}  {value}"))
+    output::line(&format!("{what:<8}  {value}"))
 }
 
 /// Where the demo keeps what it makes.

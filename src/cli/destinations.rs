@@ -8,7 +8,7 @@ use super::error::CliError;
 use super::model::Links;
 use super::output;
 use super::pages::{self, Paging};
-use super::table::columns;
+use super::table::{pairs, table};
 
 /// What to look at.
 #[derive(clap::Args)]
@@ -60,46 +60,38 @@ struct Destination {
 pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
     let api = Api::new(target)?;
     let (id, rel) = match args.command {
-        Command::List(paging) => return list(&api, &paging, args.json).await,
+        Command::List(paging) => {
+            let destinations = api.resolve(api.root().await?.href("destinations")?)?;
+            return pages::print(&api, destinations, &paging, args.json, "destinations", list).await;
+        }
         Command::Get(Id { id }) => (id, None),
         Command::Pause(Id { id }) => (id, Some("pause")),
         Command::Resume(Id { id }) => (id, Some("resume")),
     };
-    let href = api.root().await?.expand("destination", "id", &id)?;
-    let found: Reply<Destination> = api.get(&href).await?;
-    let shown = match rel.map(|rel| (rel, found.body.links.find(rel))) {
+    let found: Reply<Destination> = api.find("destination", &id).await?;
+    let shown = match rel {
         None => found,
-        Some((_, Some(href))) => api.post(href).await?,
-        Some((action, None)) => {
-            return Err(CliError::NotNow { id, action, state: found.body.state });
-        }
+        Some(rel) => api.post(found.body.links.action(rel, &id, &found.body.state)?).await?,
     };
     if args.json { output::json(&shown.text) } else { output::text(&details(&shown.body)) }
 }
 
-async fn list(api: &Api, paging: &Paging, json: bool) -> Result<(), CliError> {
-    let url = paging.apply(api.resolve(api.root().await?.href("destinations")?)?);
-    let found: Vec<Destination> = pages::read(api, url.into(), paging.all, json).await?;
-    if json {
-        return Ok(());
-    }
-    if found.is_empty() {
-        output::note("no destinations");
-        return Ok(());
-    }
-    let head = ["ID", "STATE", "WAITING", "IN FLIGHT", "FAILURES", "ORIGIN"].map(str::to_owned);
+fn list(found: &[Destination]) -> String {
     let rows = found.iter().map(|one| {
-        let flight = format!("{} of {}", one.in_flight, one.in_flight_limit);
         [
             one.id.clone(),
             one.state.clone(),
             waiting(one),
-            flight,
+            flight(one),
             one.failures.to_string(),
             one.origin.clone(),
         ]
     });
-    output::text(&columns(&[head].into_iter().chain(rows).collect::<Vec<_>>()))
+    table(["ID", "STATE", "WAITING", "IN FLIGHT", "FAILURES", "ORIGIN"], rows)
+}
+
+fn flight(one: &Destination) -> String {
+    format!("{} of {}", one.in_flight, one.in_flight_limit)
 }
 
 fn waiting(one: &Destination) -> String {
@@ -108,19 +100,16 @@ fn waiting(one: &Destination) -> String {
 
 fn details(one: &Destination) -> String {
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-    columns(
-        &[
-            ("destination", one.id.clone()),
-            ("origin", one.origin.clone()),
-            ("state", one.state.clone()),
-            ("waiting", waiting(one)),
-            ("in flight", format!("{} of {}", one.in_flight, one.in_flight_limit)),
-            ("failures", one.failures.to_string()),
-            ("failing since", text(&one.failing_since)),
-            ("left alone until", text(&one.open_until)),
-            ("held since", text(&one.held_since)),
-            ("last success", text(&one.last_success_at)),
-        ]
-        .map(|(name, value)| [name.to_owned(), value]),
-    )
+    pairs([
+        ("destination", one.id.clone()),
+        ("origin", one.origin.clone()),
+        ("state", one.state.clone()),
+        ("waiting", waiting(one)),
+        ("in flight", flight(one)),
+        ("failures", one.failures.to_string()),
+        ("failing since", text(&one.failing_since)),
+        ("left alone until", text(&one.open_until)),
+        ("held since", text(&one.held_since)),
+        ("last success", text(&one.last_success_at)),
+    ])
 }

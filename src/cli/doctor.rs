@@ -1,12 +1,19 @@
 //! `darkroom doctor`: whether a service is well, and whether every delivery is accounted for.
 
+use std::cmp::Reverse;
+
 use serde::Deserialize;
 
 use super::api::{Api, Reply, Target};
 use super::error::CliError;
 use super::model::{Links, Queue};
 use super::output;
-use super::pages;
+use super::pages::{self, Paging};
+
+/// Destinations that are not well and named; the others are counted.
+const MAX_NAMED: usize = 10;
+/// States that are not well, the worst first. One of a later version is worse than these: nobody knows what it is.
+const UNWELL: [&str; 5] = ["suspended", "disabled", "open", "paused", "failing"];
 
 /// What to check.
 #[derive(clap::Args)]
@@ -14,7 +21,7 @@ pub(super) struct Args {
     /// Count every record of the store anew; it takes time in proportion to the store
     #[arg(long)]
     recount: bool,
-    /// Print the findings as JSON
+    /// Print each finding as a JSON document on a line of its own
     #[arg(long)]
     json: bool,
 }
@@ -43,6 +50,8 @@ struct Destination {
     id: String,
     origin: String,
     state: String,
+    waiting: u64,
+    failures: u64,
 }
 
 /// How bad a finding is.
@@ -82,7 +91,7 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
             let line = serde_json::json!({ "grade": grade.as_str(), "check": what, "detail": detail });
             output::json(&line.to_string())?;
         } else {
-            output::text(&format!("{:5}  {what}: {detail}", grade.as_str()))?;
+            output::line(&format!("{:5}  {what}: {detail}", grade.as_str()))?;
         }
     }
     let faults = findings.iter().filter(|finding| finding.grade == Grade::Fault).count();
@@ -141,18 +150,59 @@ async fn books(api: &Api, root: &Links, recount: bool) -> Result<Vec<Finding>, C
 }
 
 async fn destinations(api: &Api, root: &Links) -> Result<Vec<Finding>, CliError> {
-    let found: Vec<Destination> =
-        pages::read(api, root.href("destinations")?.to_owned(), true, false).await?;
-    let unwell = found.iter().filter(|one| one.state != "well");
-    let mut findings: Vec<_> = unwell
-        .map(|one| {
-            let detail = format!("{} ({}) is {}", one.origin, one.id, one.state);
-            Finding { grade: Grade::Look, what: "destination", detail }
-        })
-        .collect();
-    if findings.is_empty() {
-        let detail = format!("{} known, all well", found.len());
-        findings.push(Finding { grade: Grade::Ok, what: "destinations", detail });
+    let list = api.resolve(root.href("destinations")?)?;
+    Ok(judge(pages::read(api, list, &Paging::ALL, false).await?))
+}
+
+/// Names the worst: by their state, and then by how much waits for them.
+fn judge(found: Vec<Destination>) -> Vec<Finding> {
+    let known = found.len();
+    let mut unwell: Vec<_> = found.into_iter().filter(|one| one.state != "well").collect();
+    if unwell.is_empty() {
+        let detail = format!("{known} known, all well");
+        return vec![Finding { grade: Grade::Ok, what: "destinations", detail }];
     }
-    Ok(findings)
+    unwell.sort_by_key(|one| {
+        let rank = UNWELL.iter().position(|state| *state == one.state);
+        (rank, Reverse(one.waiting), Reverse(one.failures))
+    });
+    let look = |what, detail| Finding { grade: Grade::Look, what, detail };
+    let named = unwell.iter().take(MAX_NAMED).map(|one| {
+        let Destination { id, origin, state, waiting, .. } = one;
+        look("destination", format!("{origin} ({id}) is {state}; {waiting} wait"))
+    });
+    let mut findings: Vec<_> = named.collect();
+    if let Some(others) = unwell.len().checked_sub(MAX_NAMED).filter(|others| *others > 0) {
+        let detail = format!("{others} more of {known} are not well: `darkroom destinations list --all`");
+        findings.push(look("destinations", detail));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(states: &[(&str, u64)]) -> Vec<String> {
+        let one = |(n, (state, waiting)): (usize, &(&str, u64))| Destination {
+            id: format!("dst_{n}"),
+            origin: "https://a.example".to_owned(),
+            state: (*state).to_owned(),
+            waiting: *waiting,
+            failures: 0,
+        };
+        judge(states.iter().enumerate().map(one).collect()).into_iter().map(|one| one.detail).collect()
+    }
+
+    #[test]
+    fn the_worst_destinations_are_named_and_the_rest_is_counted() {
+        assert_eq!(told(&[("well", 0), ("well", 3)]), ["2 known, all well"]);
+        let few = told(&[("failing", 9), ("well", 0), ("suspended", 1), ("open", 2), ("open", 3)]);
+        let order: Vec<_> = few.iter().filter_map(|line| line.split(['(', ')']).nth(1)).collect();
+        assert_eq!(order, ["dst_2", "dst_4", "dst_3", "dst_0"]);
+        assert_eq!(told(&[("failing", 0); MAX_NAMED]).len(), MAX_NAMED);
+        let many = told(&[("failing", 0); 32]);
+        assert_eq!(many.len(), MAX_NAMED + 1);
+        assert!(many[MAX_NAMED].starts_with("22 more of 32 are not well"), "{many:?}");
+    }
 }

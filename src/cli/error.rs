@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::output::printable;
 use super::problem::Problem;
 use crate::app::{self, StartError};
 use crate::config::ConfigError;
@@ -36,15 +37,24 @@ pub(super) enum CliError {
         "{0} ended by a fault of its own, which the log has; what was accepted goes on at the next start"
     )]
     Failed(&'static str),
-    #[error(transparent)]
+    #[error("{}", printable(&.0.to_string()))]
     Backup(#[from] app::backup::Error),
     /// A second signal, while the service drained.
     #[error("stopped at once; what was accepted goes on at the next start")]
     Aborted,
     #[error("{what}")]
     Io { what: String, source: io::Error },
+    /// A file, or standard input, that the command was told to read.
+    #[error("{what}")]
+    Input { what: String, source: io::Error },
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+    /// What was made cannot be asked for again, so that this is no mere lack of a reader.
+    #[error(
+        "the secret was rotated, and the new one signs, but it cannot be written to standard output; \
+         find it in the file signing-secret of the service's data folder, or rotate once more"
+    )]
+    SecretUnseen(#[source] io::Error),
     #[error(
         "cannot reach {url}: {cause}\n\
          Start a service with `darkroom serve --dev`, or name another one with --url or DARKROOM_URL."
@@ -59,24 +69,29 @@ pub(super) enum CliError {
     #[error("{0}")]
     Api(Box<Problem>),
     /// The answer is not what the contract says.
-    #[error("the answer of {url} cannot be used: {problem}")]
+    #[error("the answer of {url} cannot be used: {}", printable(problem))]
     BadAnswer { url: Url, problem: String },
     #[error("the service offers no link `{0}` here")]
     MissingLink(&'static str),
-    #[error("{id} is {state}: there is nothing to {action}")]
+    #[error("{id} is {}: there is nothing to {action}", printable(state))]
     NotNow { id: String, action: &'static str, state: String },
+    #[error("{0} is delivered: there is nothing to replay; --force sends it again all the same")]
+    Arrived(String),
+    /// Some of several, each of which was told of already.
+    #[error("{failed} of {of} failed")]
+    Several { failed: usize, of: usize, code: u8 },
     /// A token goes to the service that it was given for, and to no other.
     #[error(
         "the service links to {link}, which is not where --url points: the token is not sent there. \
          Use the service's public URL."
     )]
     ForeignLink { link: Url },
-    #[error("{id} {status}{reason}")]
+    #[error("{id} {}{}", printable(status), printable(reason))]
     JobFailed { id: String, status: String, reason: String },
-    #[error("{id} is still {status} after {} s; `darkroom jobs watch {id}` goes on watching", waited.as_secs())]
+    #[error("{id} is still {} after {} s; `darkroom jobs watch {id}` goes on watching", printable(status), waited.as_secs())]
     JobTimedOut { id: String, status: String, waited: Duration },
     /// Something that was checked does not hold.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Check(String),
     /// The demo has one exit code for all that can go wrong: it held, or it did not.
     #[error("the demo failed: {}", with_causes(.0.as_ref()))]
@@ -86,6 +101,10 @@ pub(super) enum CliError {
 impl CliError {
     pub(super) fn io(what: impl Into<String>, source: io::Error) -> Self {
         Self::Io { what: what.into(), source }
+    }
+
+    pub(super) fn input(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Input { what: what.into(), source }
     }
 
     /// Sorts a failed request by what a person would do about it.
@@ -102,14 +121,18 @@ impl CliError {
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Config(_) | Self::Log(InitError::Filter(_)) | Self::ForeignLink { .. } => {
-                USAGE
-            }
+            Self::Usage(_)
+            | Self::Config(_)
+            | Self::Log(InitError::Filter(_))
+            | Self::Input { .. }
+            | Self::ForeignLink { .. } => USAGE,
+            Self::Api(problem) if problem.blames_the_command() => USAGE,
             Self::Api(problem) => match problem.status.as_u16() {
                 401 | 403 => REFUSED,
                 404 => NOT_FOUND,
                 _ => FAILURE,
             },
+            Self::Several { code, .. } => *code,
             Self::JobFailed { .. } => JOB_FAILED,
             Self::JobTimedOut { .. } | Self::NoAnswer { .. } => TIMED_OUT,
             _ => FAILURE,
@@ -125,6 +148,11 @@ impl CliError {
         }
     }
 
+    /// Whether whatever is asked for next will meet the same.
+    pub(super) fn concerns_the_service(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::NoAnswer { .. })
+    }
+
     pub(super) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
@@ -136,7 +164,8 @@ pub(super) fn with_causes(error: &dyn Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let detail = error.to_string();
-        if !text.contains(&detail) {
+        let detail = printable(&detail);
+        if !text.contains(&*detail) {
             text = format!("{text}: {detail}");
         }
         cause = error.source();
@@ -150,7 +179,7 @@ fn root_cause(error: &dyn Error) -> String {
     while let Some(cause) = innermost.source() {
         innermost = cause;
     }
-    innermost.to_string()
+    printable(&innermost.to_string()).into_owned()
 }
 
 #[cfg(test)]
@@ -176,11 +205,14 @@ mod tests {
             (api(StatusCode::UNAUTHORIZED), 6),
             (api(StatusCode::FORBIDDEN), 6),
             (api(StatusCode::NOT_FOUND), 3),
+            (api(StatusCode::BAD_REQUEST), 2),
             (api(StatusCode::UNPROCESSABLE_ENTITY), 1),
             (api(StatusCode::SERVICE_UNAVAILABLE), 1),
             (CliError::Unreachable { url: url.clone(), cause: String::new() }, 1),
             (CliError::NoAnswer { url }, 5),
             (CliError::Aborted, 1),
+            (CliError::input("", io::ErrorKind::NotFound.into()), 2),
+            (CliError::SecretUnseen(io::ErrorKind::BrokenPipe.into()), 1),
             (CliError::Failed("the HTTP server"), 1),
             (CliError::Demo(Box::new(job_failed)), 1),
         ] {
@@ -195,6 +227,18 @@ mod tests {
         assert_eq!(with_causes(&error), "cannot read cat.jpg: the disk is gone");
         let told = CliError::io("cannot read: the disk is gone", io::Error::other("the disk is gone"));
         assert_eq!(with_causes(&told), "cannot read: the disk is gone");
+    }
+
+    #[test]
+    fn what_others_wrote_begins_no_line() {
+        let state = "delivered\nerror: all is well\u{202e}".to_owned();
+        let error = CliError::NotNow { id: "dlv_1".to_owned(), action: "replay", state };
+        assert_eq!(
+            error.to_string(),
+            "dlv_1 is delivered\u{fffd}error: all is well\u{fffd}: there is nothing to replay"
+        );
+        let error = CliError::io("cannot read", io::Error::other("a\nb"));
+        assert_eq!(with_causes(&error), "cannot read: a\u{fffd}b");
     }
 
     #[test]

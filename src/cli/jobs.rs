@@ -10,6 +10,7 @@ use super::api::{Api, Reply, Target};
 use super::error::CliError;
 use super::model::Job;
 use super::pages::{self, Paging};
+use super::several::Ids;
 use super::{output, render, watch};
 use crate::domain::job::JobStatus;
 
@@ -21,7 +22,8 @@ Examples:
   darkroom jobs list --tag cats --created-after 2026-11-01T00:00:00Z --include-deleted
   darkroom jobs cancel job_0193f1c2a4b57d3e8f60718293a4b5c6 job_0193f1c2b1307a4d9c2e5f6071829304
 
-With --json the service's answers are printed to the letter: `list --all` prints one for each page.";
+With --json the service's answers are printed to the letter, each on a line of its own: one for each page with --all, and \
+one for each of several ids. Of several ids each is tried; the exit code is that of those that failed, or 1 where they differ.";
 
 /// What to look at.
 #[derive(clap::Args)]
@@ -61,13 +63,6 @@ enum Command {
     Restore(Ids),
 }
 
-#[derive(clap::Args)]
-struct Ids {
-    /// The jobs' ids
-    #[arg(required = true, value_name = "ID")]
-    ids: Vec<String>,
-}
-
 #[derive(clap::Args, Default)]
 struct Filter {
     /// Only jobs with this status
@@ -96,50 +91,30 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
             let job = find(&api, &id).await?;
             if args.json { output::json(&job.text) } else { output::text(&render::details(&job.body)) }
         }
-        Command::List(filter) => list(&api, &filter, args.json).await,
+        Command::List(filter) => {
+            let list = filter.apply(api.resolve(api.root().await?.href("jobs")?)?);
+            pages::print(&api, list, &filter.paging, args.json, "jobs", render::list).await
+        }
         Command::Watch { id, timeout } => {
             let job = find(&api, &id).await?;
             watch::follow_and_print(&api, job, Duration::from_secs(timeout), args.json).await
         }
-        Command::Cancel(ids) => act(&api, &ids, "cancel", args.json).await,
-        Command::Retry(ids) => act(&api, &ids, "retry", args.json).await,
-        Command::Delete(ids) => act(&api, &ids, "delete", args.json).await,
-        Command::Restore(ids) => act(&api, &ids, "restore", args.json).await,
+        Command::Cancel(ids) => each(&api, &ids, "cancel", args.json).await,
+        Command::Retry(ids) => each(&api, &ids, "retry", args.json).await,
+        Command::Delete(ids) => each(&api, &ids, "delete", args.json).await,
+        Command::Restore(ids) => each(&api, &ids, "restore", args.json).await,
     }
 }
 
-/// Follows the link `rel` of each job. Those that do not allow it are named, and the others done all the same.
-async fn act(api: &Api, ids: &Ids, rel: &'static str, json: bool) -> Result<(), CliError> {
-    let mut refused = None;
-    for id in &ids.ids {
-        match act_on(api, id, rel, json).await {
-            Ok(()) => {}
-            Err(error @ (CliError::NotNow { .. } | CliError::Api(_))) => {
-                if let Some(earlier) = refused.take() {
-                    output::note(&format!("error: {earlier}"));
-                }
-                if matches!(error, CliError::Api(_)) && ids.ids.len() > 1 {
-                    output::note(&format!("{id} was refused:"));
-                }
-                refused = Some(error);
-            }
-            Err(error) => {
-                if let Some(earlier) = refused {
-                    output::note(&format!("error: {earlier}"));
-                }
-                return Err(error);
-            }
-        }
-    }
-    refused.map_or(Ok(()), Err)
+async fn each(api: &Api, ids: &Ids, rel: &'static str, json: bool) -> Result<(), CliError> {
+    ids.each(async |id: &str| act(api, id, rel, json).await).await
 }
 
-async fn act_on(api: &Api, id: &str, rel: &'static str, json: bool) -> Result<(), CliError> {
-    let job = find(api, id).await?;
-    let Some(href) = job.body.links.find(rel) else {
-        let state = if job.body.deleted_at.is_some() { "deleted" } else { job.body.status.as_str() };
-        return Err(CliError::NotNow { id: id.to_owned(), action: rel, state: state.to_owned() });
-    };
+/// Follows the link `rel` of a job.
+async fn act(api: &Api, id: &str, rel: &'static str, json: bool) -> Result<(), CliError> {
+    let job = find(api, id).await?.body;
+    let state = if job.deleted_at.is_some() { "deleted" } else { job.status.as_str() };
+    let href = job.links.action(rel, id, state)?;
     let after = if rel == "delete" {
         api.delete(href).await?;
         find(api, id).await?
@@ -147,36 +122,20 @@ async fn act_on(api: &Api, id: &str, rel: &'static str, json: bool) -> Result<()
         api.post(href).await?
     };
     if json {
-        output::json(&after.text)
-    } else {
-        let purge = after.body.purge_at.as_ref().filter(|_| after.body.deleted_at.is_some());
-        let until = purge.map(|time| format!(", can be restored until {time}")).unwrap_or_default();
-        output::text(&format!("{id}  {}{until}", after.body.status))
+        return output::json(&after.text);
     }
+    let purge = after.body.purge_at.as_ref().filter(|_| after.body.deleted_at.is_some());
+    let until = purge.map(|time| format!(", can be restored until {time}")).unwrap_or_default();
+    output::line(&format!("{id}  {}{until}", after.body.status))
 }
 
 async fn find(api: &Api, id: &str) -> Result<Reply<Job>, CliError> {
-    let href = api.root().await?.expand("job", "id", id)?;
-    api.get(&href).await
-}
-
-async fn list(api: &Api, filter: &Filter, json: bool) -> Result<(), CliError> {
-    let href = filter.apply(api.resolve(api.root().await?.href("jobs")?)?);
-    let jobs: Vec<Job> = pages::read(api, href, filter.paging.all, json).await?;
-    if json {
-        return Ok(());
-    }
-    if jobs.is_empty() {
-        output::note("no jobs");
-        return Ok(());
-    }
-    output::text(&render::list(&jobs))
+    api.find("job", id).await
 }
 
 impl Filter {
     /// The collection's URL with the filter as its query; the links to further pages carry it by themselves.
-    fn apply(&self, mut url: Url) -> String {
-        let limit = self.paging.limit.map(|limit| limit.to_string());
+    fn apply(&self, mut url: Url) -> Url {
         let deleted = self.include_deleted.then(|| "true".to_owned());
         for (name, value) in [
             ("status", &self.status),
@@ -184,13 +143,12 @@ impl Filter {
             ("created_after", &self.created_after),
             ("created_before", &self.created_before),
             ("include_deleted", &deleted),
-            ("limit", &limit),
         ] {
             if let Some(value) = value {
                 url.query_pairs_mut().append_pair(name, value);
             }
         }
-        url.into()
+        url
     }
 }
 
@@ -198,16 +156,15 @@ impl Filter {
 mod tests {
     use super::*;
 
-    fn applied(status: Option<&str>, limit: Option<u32>, url: &str) -> String {
-        let paging = Paging { limit, ..Paging::default() };
-        Filter { status: status.map(str::to_owned), paging, ..Filter::default() }.apply(url.parse().unwrap())
+    fn applied(status: Option<&str>, url: &str) -> String {
+        Filter { status: status.map(str::to_owned), ..Filter::default() }.apply(url.parse().unwrap()).into()
     }
 
     #[test]
     fn the_filter_becomes_the_links_query() {
         let jobs = "https://a.example/v1/jobs";
-        assert_eq!(applied(None, None, jobs), jobs);
-        assert_eq!(applied(Some("a&b"), Some(5), jobs), "https://a.example/v1/jobs?status=a%26b&limit=5");
-        assert_eq!(applied(None, Some(5), &format!("{jobs}?x=1")), "https://a.example/v1/jobs?x=1&limit=5");
+        assert_eq!(applied(None, jobs), jobs);
+        assert_eq!(applied(Some("a&b"), jobs), "https://a.example/v1/jobs?status=a%26b");
+        assert_eq!(applied(Some("a"), &format!("{jobs}?x=1")), "https://a.example/v1/jobs?x=1&status=a");
     }
 }

@@ -16,6 +16,8 @@ use crate::clock::Clock;
 
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:9000";
 const UNKNOWN: &str = "-";
+/// Longer than any type, id or number that a sender means.
+const MAX_FIELD_CHARS: usize = 100;
 
 const NOTES: &str = "\
 Examples:
@@ -84,14 +86,14 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     if args.json {
         output::note(&ready);
     } else {
-        output::text(&ready)?;
+        output::line(&ready)?;
     }
 
     let (mut received, mut rejected) = (0, 0);
     while let Some(callback) = callbacks.recv().await {
         received += 1;
         rejected += u64::from(matches!(callback.verdict, Verdict::Rejected(_)));
-        if args.json { output::json(&json(&callback)) } else { output::text(&line(&callback)) }?;
+        if args.json { output::json(&json(&callback)) } else { output::line(&line(&callback)) }?;
         if args.count.is_some_and(|count| received >= count) {
             // What was answered already is still printed; later ones are told to come again.
             callbacks.close();
@@ -109,9 +111,9 @@ fn line(callback: &Callback) -> String {
     let mut line = format!(
         "{:.3}  {}  {}  attempt {}  {}",
         callback.received_at,
-        callback.event_type().unwrap_or(UNKNOWN),
-        callback.job_id().unwrap_or(UNKNOWN),
-        callback.attempt.as_deref().unwrap_or(UNKNOWN),
+        field(callback.event_type()),
+        field(callback.job_id()),
+        field(callback.attempt.as_deref()),
         callback.verdict,
     );
     if let Some(status) = callback.forwarded {
@@ -124,6 +126,12 @@ fn line(callback: &Callback) -> String {
         line.push_str(&format!("  seen: {times} times"));
     }
     line
+}
+
+/// A part of the line that the sender wrote. With a space in it, it could pass for several.
+fn field(text: Option<&str>) -> String {
+    let shown = text.unwrap_or(UNKNOWN).chars().take(MAX_FIELD_CHARS);
+    shown.map(|c| if c.is_whitespace() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// A callback as `--json` prints it.

@@ -31,6 +31,12 @@ impl Links {
         self.0.get(rel).map(|link| link.href.as_str())
     }
 
+    /// Where the action `rel` on a resource is asked for. What is not possible now has no link.
+    pub(super) fn action(&self, rel: &'static str, id: &str, state: &str) -> Result<&str, CliError> {
+        let not_now = || CliError::NotNow { id: id.to_owned(), action: rel, state: state.to_owned() };
+        self.find(rel).ok_or_else(not_now)
+    }
+
     /// Where the template `rel` leads with `{name}` filled in: simple expansion (RFC 6570, section 3.2.2).
     pub(super) fn expand(&self, rel: &'static str, name: &str, value: &str) -> Result<String, CliError> {
         let value = utf8_percent_encode(value, RESERVED).to_string();

@@ -15,19 +15,14 @@ pub(super) struct Paging {
     /// How many; with --all, how many a page
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<u32>,
-    /// All pages
+    /// All pages; with --json, each is a JSON document on a line of its own
     #[arg(long)]
     pub(super) all: bool,
 }
 
 impl Paging {
-    /// The list's URL with the limit in its query; the links to further pages carry it by themselves.
-    pub(super) fn apply(&self, mut url: Url) -> Url {
-        if let Some(limit) = self.limit {
-            url.query_pairs_mut().append_pair("limit", &limit.to_string());
-        }
-        url
-    }
+    /// The whole of a list.
+    pub(super) const ALL: Self = Self { limit: None, all: true };
 }
 
 #[derive(Deserialize)]
@@ -39,13 +34,38 @@ struct Page<T> {
     links: Links,
 }
 
+/// Prints a list of `what`: as a table, or its pages as they come.
+pub(super) async fn print<T: DeserializeOwned>(
+    api: &Api,
+    list: Url,
+    paging: &Paging,
+    json: bool,
+    what: &str,
+    table: impl FnOnce(&[T]) -> String,
+) -> Result<(), CliError> {
+    let items = read(api, list, paging, json).await?;
+    if json {
+        return Ok(());
+    }
+    if items.is_empty() {
+        output::note(&format!("no {what}"));
+        return Ok(());
+    }
+    output::text(&table(&items))
+}
+
 /// The items of the first page, or of all; with `json` each page is printed as it comes, and none are given back.
 pub(super) async fn read<T: DeserializeOwned>(
     api: &Api,
-    mut href: String,
-    all: bool,
+    mut list: Url,
+    paging: &Paging,
     json: bool,
 ) -> Result<Vec<T>, CliError> {
+    // The links to further pages carry it by themselves.
+    if let Some(limit) = paging.limit {
+        list.query_pairs_mut().append_pair("limit", &limit.to_string());
+    }
+    let mut href = String::from(list);
     let mut items = Vec::new();
     loop {
         let page: Reply<Page<T>> = api.get(&href).await?;
@@ -59,9 +79,9 @@ pub(super) async fn read<T: DeserializeOwned>(
         }
         match next {
             // A page that leads to itself would go on for ever.
-            Some(next) if all && next != href => href = next,
+            Some(next) if paging.all && next != href => href = next,
             next => {
-                if next.is_some() && !all && !json && !is_empty {
+                if next.is_some() && !paging.all && !json && !is_empty {
                     output::note("there are more: --all lists them all");
                 }
                 return Ok(items);

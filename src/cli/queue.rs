@@ -6,7 +6,7 @@ use super::api::{Api, Reply, Target};
 use super::error::CliError;
 use super::model::Queue;
 use super::output;
-use super::table::columns;
+use super::table::pairs;
 
 /// What to do with the queue.
 #[derive(clap::Args)]
@@ -70,12 +70,9 @@ async fn set(api: &Api, queue: Reply<Queue>, rel: &str, what: &What) -> Result<R
 
 fn text(queue: &Queue) -> String {
     let state = |paused| if paused { "paused" } else { "on" };
-    columns(
-        &[
-            ("waiting", format!("{} of {}", queue.waiting, queue.capacity)),
-            ("intake", state(queue.paused.intake).to_owned()),
-            ("work", state(queue.paused.work).to_owned()),
-        ]
-        .map(|(name, value)| [name.to_owned(), value]),
-    )
+    pairs([
+        ("waiting", format!("{} of {}", queue.waiting, queue.capacity)),
+        ("intake", state(queue.paused.intake).to_owned()),
+        ("work", state(queue.paused.work).to_owned()),
+    ])
 }

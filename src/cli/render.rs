@@ -3,19 +3,19 @@
 use indicatif::HumanBytes;
 
 use super::model::{Artifact, Callback, Input, Job, JobError};
-use super::table::columns;
+use super::table::{pairs, table};
 
 const NONE: &str = "-";
 
 /// A job that was just accepted.
 pub(super) fn accepted(job: &Job) -> String {
     let url = job.links.find("self").unwrap_or(NONE);
-    columns(&[pair("job", &job.id), pair("status", &job.status), pair("url", url)])
+    pairs([("job", job.id.clone()), ("status", job.status.clone()), ("url", url.to_owned())])
 }
 
 /// All that matters of a job.
 pub(super) fn details(job: &Job) -> String {
-    let mut rows = vec![pair("job", &job.id), pair("status", status(job))];
+    let mut rows = vec![("job", job.id.clone()), ("status", status(job))];
     let times = [
         ("created", &job.created_at),
         ("starts", &job.start_at),
@@ -25,23 +25,22 @@ pub(super) fn details(job: &Job) -> String {
         ("deleted", &job.deleted_at),
         ("purged", &job.purge_at),
     ];
-    rows.extend(times.into_iter().filter_map(|(name, time)| Some(pair(name, time.as_deref()?))));
-    rows.extend(job.input.as_ref().map(|input| pair("picture", input_text(input))));
-    rows.extend(job.callback.as_ref().map(|callback| pair("callback", callback_text(callback))));
-    rows.extend(job.error.as_ref().map(|error| pair("error", error_text(error))));
+    rows.extend(times.into_iter().filter_map(|(name, time)| Some((name, time.clone()?))));
+    rows.extend(job.input.as_ref().map(|input| ("picture", input_text(input))));
+    rows.extend(job.callback.as_ref().map(|callback| ("callback", callback_text(callback))));
+    rows.extend(job.error.as_ref().map(|error| ("error", error_text(error))));
     if !job.tags.is_empty() {
-        rows.push(pair("tags", job.tags.join(", ")));
+        rows.push(("tags", job.tags.join(", ")));
     }
-    rows.extend(job.links.find("self").map(|url| pair("url", url)));
+    rows.extend(job.links.find("self").map(|url| ("url", url.to_owned())));
     if job.artifacts.is_empty() {
-        return columns(&rows);
+        return pairs(rows);
     }
-    format!("{}\n\n{}", columns(&rows), artifacts(&job.artifacts))
+    format!("{}\n\n{}", pairs(rows), artifacts(&job.artifacts))
 }
 
 /// A list of jobs, one a line.
 pub(super) fn list(jobs: &[Job]) -> String {
-    let header = ["JOB", "STATUS", "CREATED", "SIZE", "CALLBACK", "PICTURE"].map(str::to_owned);
     let rows = jobs.iter().map(|job| {
         let input = job.input.as_ref();
         [
@@ -53,7 +52,7 @@ pub(super) fn list(jobs: &[Job]) -> String {
             input.and_then(|input| input.filename.clone()).unwrap_or_else(|| NONE.to_owned()),
         ]
     });
-    columns(&std::iter::once(header).chain(rows).collect::<Vec<_>>())
+    table(["JOB", "STATUS", "CREATED", "SIZE", "CALLBACK", "PICTURE"], rows)
 }
 
 /// Where a job is, in a few words: `processing 33 %, preview`.
@@ -81,12 +80,11 @@ pub(super) fn size(width: u32, height: u32) -> String {
 }
 
 fn artifacts(artifacts: &[Artifact]) -> String {
-    let header = ["ARTIFACT", "SIZE", "BYTES", "URL"].map(str::to_owned);
     let rows = artifacts.iter().map(|artifact| {
         let bytes = HumanBytes(artifact.bytes).to_string();
         [artifact.name.clone(), size(artifact.width, artifact.height), bytes, artifact.url.clone()]
     });
-    columns(&std::iter::once(header).chain(rows).collect::<Vec<_>>())
+    table(["ARTIFACT", "SIZE", "BYTES", "URL"], rows)
 }
 
 fn input_text(input: &Input) -> String {
@@ -102,10 +100,6 @@ fn callback_text(callback: &Callback) -> String {
     let Callback { url, status, attempts, next_attempt_at } = callback;
     let next = next_attempt_at.as_ref().map(|time| format!(", next {time}")).unwrap_or_default();
     format!("{status}, attempts: {attempts}{next}, to {url}")
-}
-
-fn pair(name: &str, value: impl Into<String>) -> [String; 2] {
-    [name.to_owned(), value.into()]
 }
 
 #[cfg(test)]

@@ -12,8 +12,10 @@ use super::error::CliError;
 use super::model::Links;
 use super::output;
 use super::pages::{self, Paging};
-use super::table::columns;
+use super::table::{pairs, table};
 
+/// The state of those that are sent again if nothing else is asked for.
+const GIVEN_UP: &str = "exhausted";
 /// How often a replay is looked at that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -25,7 +27,8 @@ Examples:
   darkroom replays pause rpl_0193f1c2a4b57d3e8f60718293a4b5c6
   darkroom replays items rpl_0193f1c2a4b57d3e8f60718293a4b5c6 --all
 
-A replay outlives the service's restarts and sends nothing again that has arrived, unless it is forced to.";
+A replay outlives the service's restarts and sends nothing again that has arrived, unless it is forced to.
+With --json the service's answers are printed to the letter, each on a line of its own: one for each page with --all.";
 
 /// What to do.
 #[derive(clap::Args)]
@@ -40,7 +43,8 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Send again every delivery that fits; those that were given up unless --state says otherwise
+    /// Send again every delivery that fits; those that were given up unless --state says otherwise.
+    /// Without a filter it takes --all, or --dry-run
     Start(Box<Start>),
     /// List replays, the latest first
     List(Paging),
@@ -69,11 +73,14 @@ struct Id {
 
 #[derive(clap::Args)]
 struct Start {
-    /// Only those at this state
-    #[arg(long, default_value = "exhausted", value_parser = ["exhausted", "pending", "cancelled", "delivered", "undelivered"])]
-    state: String,
+    /// Only those at this state [default: exhausted]
+    #[arg(long, value_parser = ["exhausted", "pending", "cancelled", "delivered", "undelivered"])]
+    state: Option<String>,
     #[command(flatten)]
     filter: Filter,
+    /// All of them, which is asked for where no filter is given
+    #[arg(long)]
+    all: bool,
     /// How many a second, at most
     #[arg(long, value_name = "N", default_value_t = 50)]
     rate: u32,
@@ -131,13 +138,14 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
     let (api, json) = (Api::new(target)?, args.json);
     match args.command {
         Command::Start(start) => self::start(&api, &start, json).await,
-        Command::List(paging) => list(&api, &paging, json).await,
+        Command::List(paging) => {
+            let replays = api.resolve(api.root().await?.href("replays")?)?;
+            pages::print(&api, replays, &paging, json, "replays", list).await
+        }
         Command::Get(Id { id }) => show(&find(&api, &id).await?, json),
         Command::Items { id, paging } => {
-            let replay = find(&api, &id).await?;
-            let url = paging.apply(api.resolve(replay.body.links.href("items")?)?);
-            let items: Vec<Item> = pages::read(&api, url.into(), paging.all, json).await?;
-            if json { Ok(()) } else { output::text(&items_table(&items)) }
+            let items = api.resolve(find(&api, &id).await?.body.links.href("items")?)?;
+            pages::print(&api, items, &paging, json, "items", items_table).await
         }
         Command::Pause(Id { id }) => act(&api, &id, "pause", json).await,
         Command::Resume(Id { id }) => act(&api, &id, "resume", json).await,
@@ -145,22 +153,38 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
     }
 }
 
+impl Start {
+    /// What the service is asked for. Everything that was ever given up is sent again only where that is said.
+    fn body(&self) -> Result<Value, CliError> {
+        let pairs = self.filter.pairs();
+        if pairs.is_empty() && self.state.is_none() && !self.all && !self.dry_run {
+            return Err(CliError::Usage(
+                "which deliveries? Give a filter such as --destination or --since, or --all for every one that was \
+                 given up; with --dry-run nothing is sent"
+                    .to_owned(),
+            ));
+        }
+        let mut filter: Map<String, Value> =
+            pairs.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        if let Some(code) = self.filter.status_code {
+            filter.insert("status_code".to_owned(), code.into());
+        }
+        filter.insert("state".to_owned(), self.state.as_deref().unwrap_or(GIVEN_UP).into());
+        let mut body = json!({
+            "filter": filter,
+            "rate_per_second": self.rate,
+            "force": self.force,
+            "dry_run": self.dry_run,
+        });
+        if let Some(key) = &self.idempotency_key {
+            body["idempotency_key"] = key.clone().into();
+        }
+        Ok(body)
+    }
+}
+
 async fn start(api: &Api, start: &Start, json: bool) -> Result<(), CliError> {
-    let mut filter: Map<String, Value> =
-        start.filter.pairs().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-    if let Some(code) = start.filter.status_code {
-        filter.insert("status_code".to_owned(), code.into());
-    }
-    filter.insert("state".to_owned(), start.state.clone().into());
-    let mut body = json!({
-        "filter": filter,
-        "rate_per_second": start.rate,
-        "force": start.force,
-        "dry_run": start.dry_run,
-    });
-    if let Some(key) = &start.idempotency_key {
-        body["idempotency_key"] = key.clone().into();
-    }
+    let body = start.body()?;
     let href = api.root().await?.href("start_replay")?.to_owned();
     if start.dry_run {
         let found: Reply<DryRun> = api.post_json(&href, &body).await?;
@@ -169,7 +193,7 @@ async fn start(api: &Api, start: &Start, json: bool) -> Result<(), CliError> {
         }
         let DryRun { matched, matched_has_more, sample } = found.body;
         let more = if matched_has_more { " or more" } else { "" };
-        output::text(&format!("{matched}{more} would be sent again"))?;
+        output::line(&format!("{matched}{more} would be sent again"))?;
         return if sample.is_empty() { Ok(()) } else { output::text(&deliveries::table(&sample)) };
     }
     let mut replay: Reply<Replay> = api.post_json(&href, &body).await?;
@@ -184,33 +208,19 @@ async fn start(api: &Api, start: &Start, json: bool) -> Result<(), CliError> {
     show(&replay, json)
 }
 
-async fn list(api: &Api, paging: &Paging, json: bool) -> Result<(), CliError> {
-    let url = paging.apply(api.resolve(api.root().await?.href("replays")?)?);
-    let found: Vec<Replay> = pages::read(api, url.into(), paging.all, json).await?;
-    if json {
-        return Ok(());
-    }
-    if found.is_empty() {
-        output::note("no replays");
-        return Ok(());
-    }
-    let head = ["ID", "STATE", "STARTED", "PROGRESS"].map(str::to_owned);
+fn list(found: &[Replay]) -> String {
     let rows =
         found.iter().map(|one| [one.id.clone(), one.state.clone(), one.created_at.clone(), progress(one)]);
-    output::text(&columns(&[head].into_iter().chain(rows).collect::<Vec<_>>()))
+    table(["ID", "STATE", "STARTED", "PROGRESS"], rows)
 }
 
 async fn find(api: &Api, id: &str) -> Result<Reply<Replay>, CliError> {
-    let href = api.root().await?.expand("replay", "id", id)?;
-    api.get(&href).await
+    api.find("replay", id).await
 }
 
 async fn act(api: &Api, id: &str, rel: &'static str, json: bool) -> Result<(), CliError> {
-    let found = find(api, id).await?;
-    let Some(href) = found.body.links.find(rel) else {
-        return Err(CliError::NotNow { id: id.to_owned(), action: rel, state: found.body.state });
-    };
-    show(&api.post(href).await?, json)
+    let found = find(api, id).await?.body;
+    show(&api.post(found.links.action(rel, id, &found.state)?).await?, json)
 }
 
 fn show(replay: &Reply<Replay>, json: bool) -> Result<(), CliError> {
@@ -218,17 +228,14 @@ fn show(replay: &Reply<Replay>, json: bool) -> Result<(), CliError> {
         return output::json(&replay.text);
     }
     let one = &replay.body;
-    output::text(&columns(
-        &[
-            ("replay", one.id.clone()),
-            ("state", one.state.clone()),
-            ("progress", progress(one)),
-            ("rate", format!("{} a second", one.rate_per_second)),
-            ("started", one.created_at.clone()),
-            ("ended", one.finished_at.clone().unwrap_or_else(|| "-".to_owned())),
-        ]
-        .map(|(name, value)| [name.to_owned(), value]),
-    ))
+    output::text(&pairs([
+        ("replay", one.id.clone()),
+        ("state", one.state.clone()),
+        ("progress", progress(one)),
+        ("rate", format!("{} a second", one.rate_per_second)),
+        ("started", one.created_at.clone()),
+        ("ended", one.finished_at.clone().unwrap_or_else(|| "-".to_owned())),
+    ]))
 }
 
 fn progress(one: &Replay) -> String {
@@ -240,9 +247,40 @@ fn progress(one: &Replay) -> String {
 }
 
 fn items_table(items: &[Item]) -> String {
-    let head = ["#", "DELIVERY", "WAS", "RESULT"].map(str::to_owned);
     let rows = items
         .iter()
         .map(|one| [one.number.to_string(), one.delivery_id.clone(), one.was.clone(), one.result.clone()]);
-    columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
+    table(["#", "DELIVERY", "WAS", "RESULT"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        start: Start,
+    }
+
+    fn body(line: &str) -> Result<Value, CliError> {
+        Line::try_parse_from(line.split(' ')).unwrap().start.body()
+    }
+
+    #[test]
+    fn everything_is_sent_again_only_where_that_is_said() {
+        for line in ["start", "start --rate 5 --force --wait --idempotency-key k"] {
+            let error = body(line).unwrap_err();
+            assert_eq!(error.exit_code(), crate::cli::error::USAGE, "{line}");
+            assert!(error.to_string().contains("--all"), "{error}");
+        }
+        for line in ["start --all", "start --dry-run"] {
+            assert_eq!(body(line).unwrap()["filter"], json!({"state": "exhausted"}), "{line}");
+        }
+        let filter = |line| body(line).unwrap()["filter"].clone();
+        assert_eq!(filter("start --state pending"), json!({"state": "pending"}));
+        assert_eq!(filter("start --status-code 503"), json!({"state": "exhausted", "status_code": 503}));
+    }
 }

@@ -92,7 +92,9 @@ impl SecretsArgs {
             } else {
                 File::open(file).and_then(|file| read(file, &mut text))
             };
-            read.map_err(|source| CliError::io(format!("cannot read a signing secret from {name}"), source))?;
+            read.map_err(|source| {
+                CliError::input(format!("cannot read a signing secret from {name}"), source)
+            })?;
             texts.push(Hidden(text));
         }
         if texts.is_empty() {
@@ -122,7 +124,7 @@ pub(super) fn from_file(file: &Path) -> Result<SigningSecret, CliError> {
     let mut text = String::new();
     File::open(file)
         .and_then(|file| read(file, &mut text))
-        .map_err(|source| CliError::io(format!("cannot read the signing secret in {name}"), source))?;
+        .map_err(|source| CliError::input(format!("cannot read the signing secret in {name}"), source))?;
     parse(&text, &name)
 }
 

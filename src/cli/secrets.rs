@@ -7,7 +7,7 @@ use super::api::{Api, Reply, Target};
 use super::error::CliError;
 use super::model::{NewSecret, Secrets};
 use super::output;
-use super::table::columns;
+use super::table;
 
 const ROTATE_NOTES: &str = "\
 Examples:
@@ -59,13 +59,16 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
             let mut url = api.resolve(secrets.body.links.find("rotate").ok_or_else(configured)?)?;
             url.query_pairs_mut().append_pair("overlap_seconds", &overlap.to_string());
             let new: Reply<NewSecret> = api.post(url.as_str()).await?;
-            if args.json { output::json(&new.text) } else { output::text(&new.body.secret) }
+            let printed = if args.json { output::json(&new.text) } else { output::line(&new.body.secret) };
+            printed.map_err(|error| match error {
+                CliError::Output(source) => CliError::SecretUnseen(source),
+                other => other,
+            })
         }
     }
 }
 
 fn table(secrets: &Secrets) -> String {
-    let header = ["SECRET", "STATE", "FINGERPRINT", "CREATED", "EXPIRES"].map(str::to_owned);
     let rows = secrets.items.iter().map(|secret| {
         let id = secret.id.clone().unwrap_or_else(|| "(configured)".to_owned());
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
@@ -73,7 +76,7 @@ fn table(secrets: &Secrets) -> String {
         let [created, expires] = times;
         [id, secret.state.clone(), secret.fingerprint.clone(), created, expires]
     });
-    columns(&std::iter::once(header).chain(rows).collect::<Vec<_>>())
+    table::table(["SECRET", "STATE", "FINGERPRINT", "CREATED", "EXPIRES"], rows)
 }
 
 #[cfg(test)]

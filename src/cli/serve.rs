@@ -57,8 +57,8 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         () = signals.next() => return Err(CliError::Aborted),
     };
     // Whoever started it may not care to read this; the service runs all the same.
-    let _ = output::text(&format!("listening on {}", running.local_url()));
-    output::note(&hints.text(running.local_url()));
+    let _ = output::line(&format!("listening on {}", running.local_url()));
+    hints.text(running.local_url()).lines().for_each(output::note);
 
     let result = tokio::select! {
         () = signals.next() => Ok(()),

@@ -29,7 +29,8 @@ Examples:
   darkroom signature explain --headers headers --secret-file signing-secret < event.json
 
 The body is read from standard input when no file is named. \
-The exit code of verify and explain is 0 if the callback verifies, else 1.";
+The exit code of verify and explain is 0 if the callback verifies, 1 if it does not, and 2 if that cannot be told, \
+as when a file cannot be read.";
 
 #[derive(clap::Args)]
 #[command(after_help = NOTES)]
@@ -214,7 +215,7 @@ fn body(file: Option<&Path>) -> Result<Vec<u8>, CliError> {
 }
 
 fn read(file: &Path, limit: u64, what: &str) -> Result<Vec<u8>, CliError> {
-    let cannot = |source| CliError::io(format!("cannot read {what} from {}", file.display()), source);
+    let cannot = |source| CliError::input(format!("cannot read {what} from {}", file.display()), source);
     let mut bytes = Vec::new();
     let reader: Box<dyn Read> = if file == Path::new("-") {
         Box::new(io::stdin().lock())
@@ -230,7 +231,8 @@ fn read(file: &Path, limit: u64, what: &str) -> Result<Vec<u8>, CliError> {
 
 fn paragraph(explanation: &Explanation) -> String {
     let verdict = if explanation.verified { "verified" } else { "not verified" };
-    let findings = explanation.findings.iter().map(|finding| format!("\n- {finding}"));
+    let findings =
+        explanation.findings.iter().map(|finding| format!("\n- {}", output::printable(&finding.to_string())));
     std::iter::once(verdict.to_owned()).chain(findings).collect()
 }
 

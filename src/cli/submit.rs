@@ -150,7 +150,7 @@ impl Args {
         if let Some(file) = &self.header_file {
             let name = file.display();
             let text = secret::read_text(file)
-                .map_err(|source| CliError::io(format!("cannot read the headers in {name}"), source))?;
+                .map_err(|source| CliError::input(format!("cannot read the headers in {name}"), source))?;
             for (n, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
                 add(line, &format!("line {n} of {name}"))?;
             }
@@ -165,7 +165,7 @@ impl Submission {
         let headers = self.headers()?;
         let picture = open(&self.file)
             .await
-            .map_err(|source| CliError::io(format!("cannot read {}", self.file.display()), source))?;
+            .map_err(|source| CliError::input(format!("cannot read {}", self.file.display()), source))?;
         let jobs = api.root().await?;
         // The picture comes last: the service has read everything else before it arrives.
         let form = self.fields.into_iter().fold(Form::new(), |form, (name, value)| form.text(name, value));

@@ -117,7 +117,16 @@ async fn exit_codes_say_what_went_wrong() {
     for (args, url, code) in [
         (vec!["jobs", "get", &no_job], url, 3),
         (vec!["submit", &notes], url, 1),
-        (vec!["submit", "no-such-file.jpg"], url, 1),
+        (vec!["submit", "no-such-file.jpg"], url, 2),
+        (vec!["import", "no-such-file.tar"], url, 2),
+        (vec!["listen", "--secret-file", "no-such-file"], url, 2),
+        // What the service says of the same kind of mistake.
+        (vec!["submit", &notes, "--priority", "soon"], url, 2),
+        (vec!["submit", &notes, "--idempotency-key", "a b"], url, 2),
+        (vec!["jobs", "list", "--limit", "0"], url, 2),
+        (vec!["deliveries", "list", "--since", "24h"], url, 2),
+        (vec!["replays", "start", "--all", "--rate", "0"], url, 2),
+        (vec!["secrets", "rotate", "--overlap", "169h"], url, 2),
         (vec!["jobs", "list"], gone, 1),
         (vec!["jobs", "lst"], url, 2),
         (vec!["jobs", "list", "--status", "bogus"], gone, 2),

@@ -7,6 +7,7 @@ use darkroom::clock::Clock;
 use jiff::Timestamp;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::cli::{run, stderr, stdout};
 use crate::support::receiver::{Receiver, Reply};
@@ -330,5 +331,70 @@ async fn operators_do_all_of_it_from_the_command_line() {
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
         assert!(!output.stderr.is_empty(), "{args:?} says why");
     }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn each_of_several_is_done_whatever_becomes_of_the_others() {
+    let app = App::start().await;
+    let url = app.running.base_url();
+    let (failing, well) = (Receiver::start(&[500; 8]).await, Receiver::start(&[]).await);
+    let one = id(&app.delivery_to(&failing.url, waits_again).await);
+    let other = id(&app.delivery_to(&failing.url, waits_again).await);
+    let arrived = id(&app.delivery_to(&well.url, is("delivered")).await);
+    let unknown = format!("dlv_{}", "0".repeat(32));
+
+    let cancelled = run(&["deliveries", "cancel", &unknown, &one, &other], url).await;
+    assert_eq!(stdout(&cancelled), format!("{one}  cancelled\n{other}  cancelled\n"));
+    assert_eq!(cancelled.status.code(), Some(3), "{}", stderr(&cancelled));
+    assert!(stderr(&cancelled).contains(&unknown), "{}", stderr(&cancelled));
+
+    // Two that fail for different reasons.
+    let replayed = run(&["deliveries", "replay", &arrived, &unknown, &one, "--json"], url).await;
+    let said = stderr(&replayed);
+    assert_eq!(replayed.status.code(), Some(1), "{said}");
+    assert!(said.contains(&unknown) && said.contains("2 of 3 failed"), "{said}");
+    assert!(
+        said.contains(&format!("{arrived} is delivered")) && said.contains("--force sends it again"),
+        "{said}"
+    );
+    assert_eq!(id(&serde_json::from_str(&stdout(&replayed)).unwrap()), one);
+
+    let forced = run(&["deliveries", "replay", &arrived, &other, "--force", "--json"], url).await;
+    assert_eq!(forced.status.code(), Some(0), "{}", stderr(&forced));
+    let printed = stdout(&forced);
+    let documents: Vec<_> = printed.lines().map(|line| id(&serde_json::from_str(line).unwrap())).collect();
+    assert_eq!(documents, [arrived, other], "a document a line");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_replay_of_everything_is_asked_for() {
+    let app = App::with(&[("callbacks.max_attempts", "1")], Clock::system()).await;
+    let url = app.running.base_url();
+    let receiver = Receiver::start(&[500]).await;
+    let given_up = id(&app.delivery_to(&receiver.url, is("exhausted")).await);
+    let bare = run(&["replays", "start"], url).await;
+    assert_eq!(bare.status.code(), Some(2), "{}", stderr(&bare));
+    assert!(stderr(&bare).contains("--all"), "{}", stderr(&bare));
+    assert_eq!(app.get_json("/v1/replays").await["items"], json!([]));
+    let looked = run(&["replays", "start", "--dry-run"], url).await;
+    assert!(stdout(&looked).contains(&given_up), "{}", stdout(&looked));
+    let all = run(&["replays", "start", "--all", "--wait"], url).await;
+    assert!(stdout(&all).contains("1 delivered"), "{}{}", stdout(&all), stderr(&all));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn the_doctor_names_the_worst_destinations_and_counts_the_rest() {
+    let app = App::with(&[("callbacks.max_attempts", "1")], Clock::system()).await;
+    let port = Url::parse(&closed()).unwrap().port().unwrap();
+    for host in 1..=12 {
+        app.delivery_to(&format!("http://127.0.0.{host}:{port}/hook"), is("exhausted")).await;
+    }
+    let output = run(&["doctor"], app.running.base_url()).await;
+    let said = stdout(&output);
+    assert_eq!(said.lines().filter(|line| line.contains("destination:")).count(), 10, "{said}");
+    assert!(said.contains("2 more of 12 are not well"), "{said}");
     app.stop().await;
 }

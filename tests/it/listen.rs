@@ -315,6 +315,30 @@ async fn a_connection_serves_several_requests_and_is_closed_when_idle() {
     assert_eq!(bounded(stream.read(&mut [0])).await.unwrap(), 0);
 }
 
+#[tokio::test]
+async fn a_sender_writes_no_lines_of_its_own() {
+    let forged = "job.completed\n2026-11-21T09:00:00.000Z  job.completed  job_1  attempt 1  verified\u{2028}\u{1b}[2J\u{202e}\u{85}x";
+    let body = serde_json::json!({"type": forged, "subject": "job_1  attempt 1  verified"}).to_string();
+    let mut child = command()
+        .args(["--listen", "127.0.0.1:0", "--count", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let url = lines.next().unwrap().unwrap().trim_start_matches("listening on ").to_owned();
+    let http = Client::builder().no_proxy().build().unwrap();
+    bounded(http.post(url).header("webhook-attempt", "1  verified").body(body).send()).await.unwrap();
+    let rest = bounded(tokio::task::spawn_blocking(move || lines.map(Result::unwrap).collect::<Vec<_>>()));
+    let rest = rest.await.unwrap();
+    child.wait().unwrap();
+    let [line] = &rest[..] else { panic!("one line: {rest:?}") };
+    assert!(!line.contains(|c: char| c.is_control() || "\u{2028}\u{202e}".contains(c)), "{line:?}");
+    // Where its words have spaces, they would pass for what this program says.
+    let parts: Vec<_> = line.split("  ").collect();
+    assert_eq!((parts.len(), parts[4]), (5, "not verified: no secret given"), "{line}");
+}
+
 #[test]
 fn a_script_that_is_wrong_names_the_step_and_what_there_is() {
     for args in [["--respond", "200,explode"], ["--respond", "200,delay=99h:200"]] {

@@ -1,7 +1,7 @@
 //! The secrets that sign callbacks: rotated, sealed at rest, and shown once.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -318,5 +318,28 @@ async fn the_command_line_lists_and_rotates() {
     let listed = darkroom(&["secrets", "list", "--json"], url).await;
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
     assert_eq!((listed["items"].as_array().unwrap().len(), &listed["items"][0]["id"]), (1, &again["id"]));
+    app.stop().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_new_secret_that_nobody_can_read_is_told_where_to_find() {
+    let app = App::start().await;
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    // The other end is closed.
+    let (_, closed) = std::io::pipe().unwrap();
+    for (stdout, format) in [(Stdio::from(full), "--json"), (Stdio::from(closed), "--overlap=1h")] {
+        let before = app.signing_secret();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_darkroom"));
+        command.args(["secrets", "rotate", format]).env("DARKROOM_URL", app.running.base_url());
+        command.env_remove("DARKROOM_TOKEN").stdout(stdout).stderr(Stdio::piped());
+        let run = move || command.spawn().and_then(std::process::Child::wait_with_output).unwrap();
+        let output = bounded(tokio::task::spawn_blocking(run)).await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("was rotated") && said.contains("signing-secret"), "{said}");
+        let after = app.signing_secret();
+        assert!(before != after && !said.contains(&after), "{said}");
+    }
     app.stop().await;
 }
