@@ -17,8 +17,10 @@ use url::Url;
 use crate::domain::destination::BreakerPolicy;
 use crate::domain::dispatch::DispatchPolicy;
 
+mod presets;
 mod storage;
 
+pub use presets::Preset;
 pub use storage::{Hidden, Storage};
 
 /// The defaults, which are also the documentation.
@@ -65,6 +67,8 @@ pub struct Config {
     pub callbacks: Callbacks,
     /// What one destination may take.
     pub destinations: Destinations,
+    /// Variants under a name.
+    pub presets: HashMap<String, Preset>,
     /// What is logged.
     pub log: Log,
 }
@@ -119,6 +123,7 @@ pub struct Imaging {
     pub max_pixels: u64,
     pub max_side: u32,
     pub max_time_ms: u64,
+    pub presets_only: bool,
 }
 
 /// Section `[callbacks]`.
@@ -238,6 +243,14 @@ pub enum ConfigError {
         /// Its name.
         name: String,
     },
+    /// A preset cannot be used.
+    #[error("configuration: presets.{name}: {problem}")]
+    Preset {
+        /// Which one.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A value is out of range.
     #[error("configuration: {key} {problem}")]
     Invalid {
@@ -353,6 +366,7 @@ impl Config {
             "must be the http or https URL of a proxy, without a path".to_owned()
         })?;
         self.storage.validate()?;
+        self.presets()?;
         let secret = self.callbacks.signing_secret.as_str();
         let secret_ok = secret.is_empty() || secret.parse::<crate::domain::secret::SigningSecret>().is_ok();
         require(secret_ok, "callbacks.signing_secret", || crate::domain::secret::SecretError.to_string())

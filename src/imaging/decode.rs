@@ -42,6 +42,7 @@ pub(super) fn decode(input: &[u8], header: &Header, limits: &Limits) -> Result<P
         }
         Format::WebP => decode_other(WebPDecoder::new(cursor), header)?,
         Format::Gif => decode_other(GifDecoder::new(cursor), header)?,
+        Format::Avif => return Err(ImagingError::Unsupported { detected: Some("AVIF") }),
     };
     let mut pixels = without_idle_alpha(pixels);
     pixels.apply_orientation(header.orientation);

@@ -9,30 +9,43 @@ use oxipng::{BitDepth, ColorType as PngColour, IndexSet, Options, PngError, RawI
 
 use super::ImagingError;
 use super::png::PICTURE_CHUNKS;
-use crate::domain::image::Format;
+use crate::domain::image::{Format, Variant};
 
 /// Where more costs many bytes and shows nothing.
 pub(super) const QUALITY: u8 = 80;
 
-/// A picture with transparency as PNG, any other as JPEG, soon rather than as small as can be.
-pub(super) fn sized(pixels: &DynamicImage) -> Result<(Format, Vec<u8>), ImagingError> {
-    if let (false, Ok(width), Ok(height)) =
-        (pixels.color().has_alpha(), u16::try_from(pixels.width()), u16::try_from(pixels.height()))
-    {
-        Ok((Format::Jpeg, fast_jpeg(pixels, width, height)?))
-    } else {
-        // JPEG has no transparency, and no side of more than 65 535 pixels.
-        Ok((Format::Png, png(pixels, PngEffort::Fast)?))
-    }
+/// A variant's pixels in its format. Without one a picture with transparency becomes PNG, any other JPEG. What is
+/// smaller than its picture is made soon rather than as small as can be.
+pub(super) fn variant(pixels: &DynamicImage, variant: &Variant) -> Result<(Format, Vec<u8>), ImagingError> {
+    let is_full = variant.width.is_none() && variant.height.is_none();
+    let quality = variant.quality.unwrap_or(QUALITY);
+    // JPEG has no transparency, and no side of more than 65 535 pixels.
+    let fits_jpeg = pixels.width().max(pixels.height()) <= Format::Jpeg.max_side();
+    let by_content = || if fits_jpeg && !pixels.color().has_alpha() { Format::Jpeg } else { Format::Png };
+    let format = variant.format.unwrap_or_else(by_content);
+    let bytes = match format {
+        Format::Jpeg if is_full => small_jpeg(pixels, quality)?,
+        Format::Jpeg => fast_jpeg(pixels, quality)?,
+        Format::Png if is_full => png(pixels, PngEffort::at_full_size(pixels))?,
+        Format::Png => png(pixels, PngEffort::Fast)?,
+        #[cfg(feature = "webp")]
+        Format::WebP => webp(pixels, quality)?,
+        // Refused long before.
+        _ => return Err(not_encoded()),
+    };
+    Ok((format, bytes))
 }
 
-fn fast_jpeg(pixels: &DynamicImage, width: u16, height: u16) -> Result<Vec<u8>, ImagingError> {
+fn fast_jpeg(pixels: &DynamicImage, quality: u8) -> Result<Vec<u8>, ImagingError> {
+    let side = |side: u32| u16::try_from(side).map_err(|_| not_encoded());
+    let (width, height) = (side(pixels.width())?, side(pixels.height())?);
     let mut bytes = Vec::new();
-    let mut encoder = FastJpeg::new(&mut bytes, QUALITY);
+    let mut encoder = FastJpeg::new(&mut bytes, quality);
     encoder.set_sampling_factor(SamplingFactor::F_2_2);
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     match pixels {
         DynamicImage::ImageLuma8(image) => encoder.encode(image, width, height, JpegColour::Luma),
+        DynamicImage::ImageRgb8(image) => encoder.encode(image, width, height, JpegColour::Rgb),
         _ => encoder.encode(&pixels.to_rgb8(), width, height, JpegColour::Rgb),
     }
     .map_err(|error| failed(&error))?;
@@ -125,7 +138,10 @@ pub(super) fn webp(pixels: &DynamicImage, quality: u8) -> Result<Vec<u8>, Imagin
         DynamicImage::ImageRgb8(image) => {
             ::webp::Encoder::from_rgb(image, width, height).encode_simple(false, quality)
         }
-        _ => ::webp::Encoder::from_rgba(&pixels.to_rgba8(), width, height).encode_simple(false, quality),
+        _ if pixels.color().has_alpha() => {
+            ::webp::Encoder::from_rgba(&pixels.to_rgba8(), width, height).encode_simple(false, quality)
+        }
+        _ => ::webp::Encoder::from_rgb(&pixels.to_rgb8(), width, height).encode_simple(false, quality),
     };
     match encoded {
         Ok(bytes) => Ok(bytes.to_vec()),

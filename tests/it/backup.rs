@@ -15,7 +15,7 @@ use darkroom::domain::delivery::{Attempt, Verdict};
 use darkroom::domain::dispatch::DispatchPolicy;
 use darkroom::domain::event::EventKind;
 use darkroom::domain::id::{JobId, WorkerId};
-use darkroom::domain::image::{Format, Variant};
+use darkroom::domain::image::{Format, Handling, Variant};
 use darkroom::domain::job::{Callback, Input, JobStatus, NewJob, Priority};
 use darkroom::domain::retry::RetryOverride;
 use darkroom::domain::secret::SigningSecret;
@@ -245,6 +245,8 @@ fn submission(n: u64) -> Submission {
         client: ClientId::dev(),
         input,
         variants: Variant::defaults(),
+        preset: None,
+        handling: Handling::default(),
         callback: Some(callback),
         priority: Priority::Normal,
         start_at: None,
