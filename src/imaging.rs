@@ -22,6 +22,7 @@ mod encode;
 mod fixtures;
 mod gif;
 mod jpeg;
+mod metadata;
 mod optimize;
 mod placeholder;
 mod png;
@@ -208,7 +209,13 @@ pub fn render(
     let mut reporter = Reporter { report };
     // The caller's own probe is not relied on: decoders show truncated pictures with a grey rest and
     // allocate what headers claim.
-    let header = container::walk(&mut Cursor::new(input), limits, handling.allow_truncated, &mut |_| ())?;
+    let mut exif = None;
+    let header = container::walk(&mut Cursor::new(input), limits, handling.allow_truncated, &mut |part| {
+        if part.role == container::Role::Exif {
+            exif.get_or_insert(part.range);
+        }
+    })?;
+    let kept = metadata::Kept::read(input, &header, exif, handling.metadata);
     let (width, height) = header.displayed_size();
     for variant in variants {
         let checked = variant.check_size(width, height);
@@ -218,10 +225,10 @@ pub fn render(
     let picture = decode::decode(input, &header, limits)?;
     let (full, sized): (Vec<_>, Vec<_>) =
         variants.iter().partition(|variant| variant.is_optimized(header.format));
-    render_sized(&picture, sized, &mut reporter)?;
+    render_sized(&picture, sized, &kept, &mut reporter)?;
     for variant in full {
-        let work =
-            optimize::Work { input, header: &header, picture: &picture, limits, reporter: &mut reporter };
+        let (input, header, picture, kept) = (input, &header, &picture, &kept);
+        let work = optimize::Work { input, header, picture, kept, limits, reporter: &mut reporter };
         let (format, bytes) = work.optimize(variant.quality)?;
         reporter.artifact(Rendered { name: variant.name.clone(), format, width, height, bytes })?;
     }
@@ -232,6 +239,7 @@ pub fn render(
 fn render_sized(
     picture: &decode::Picture,
     variants: Vec<&Variant>,
+    kept: &metadata::Kept,
     reporter: &mut Reporter<'_>,
 ) -> Result<(), ImagingError> {
     let (width, height) = (picture.pixels.width(), picture.pixels.height());
@@ -255,7 +263,7 @@ fn render_sized(
         }
         let pixels = compose::composed(&mut pyramid, variant, &geometry)?;
         reporter.stage(Stage::Encode)?;
-        let (format, bytes) = encode::variant(&pixels, variant)?;
+        let (format, bytes) = encode::variant(&pixels, variant, kept)?;
         let (width, height) = geometry.size;
         reporter.artifact(Rendered { name: variant.name.clone(), format, width, height, bytes })?;
     }

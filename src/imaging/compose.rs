@@ -38,7 +38,10 @@ pub(super) fn composed<'a>(
 
 /// The picture on a colour.
 fn flattened(pixels: &DynamicImage, Colour(behind): Colour) -> DynamicImage {
-    let pixels = pixels.to_rgba8();
+    let pixels = match pixels {
+        DynamicImage::ImageRgba8(pixels) => Cow::Borrowed(pixels),
+        _ => Cow::Owned(pixels.to_rgba8()),
+    };
     let mut opaque = RgbImage::new(pixels.width(), pixels.height());
     for (to, from) in opaque.pixels_mut().zip(pixels.pixels()) {
         let alpha = u16::from(from[3]);

@@ -55,6 +55,8 @@ pub(super) enum Role {
     Picture,
     /// An ICC profile, which is needed where the colours are not sRGB.
     Profile,
+    /// EXIF: how it was taken, and much else.
+    Exif,
     /// Everything else that someone put in.
     Metadata,
 }

@@ -179,8 +179,9 @@ impl<R: BufRead + Seek> Walk<'_, '_, R> {
             // Thumbnail-free JFIF has these 14 bytes. With a thumbnail it may show what was cropped away;
             // decoders assume the colours that JFIF prescribes without it too.
             APP0 if data.starts_with(b"JFIF\0") && data.len() == 14 => return Ok(Role::Picture),
-            APP1 if data.starts_with(EXIF_PREFIX) && self.found.orientation.is_none() => {
-                self.found.orientation = orientation(&data);
+            APP1 if data.starts_with(EXIF_PREFIX) => {
+                self.found.orientation = self.found.orientation.or_else(|| orientation(&data));
+                return Ok(Role::Exif);
             }
             APP2 if data.starts_with(b"ICC_PROFILE\0") => return Ok(Role::Profile),
             // Without it RGB would be taken for YCbCr, and inverted CMYK for plain.

@@ -1,8 +1,11 @@
 //! The same picture at its full size in fewer bytes.
 
+use image::metadata::Orientation;
+
 use super::container::Header;
 use super::decode::Picture;
 use super::encode::{self, PngEffort, QUALITY};
+use super::metadata::Kept;
 use super::{ImagingError, Reporter, Stage, strip};
 use crate::domain::image::{Format, Limits};
 
@@ -14,6 +17,7 @@ pub(super) struct Work<'a, 'b> {
     pub(super) input: &'a [u8],
     pub(super) header: &'a Header,
     pub(super) picture: &'a Picture,
+    pub(super) kept: &'a Kept,
     pub(super) limits: &'a Limits,
     pub(super) reporter: &'a mut Reporter<'b>,
 }
@@ -23,15 +27,17 @@ impl Work<'_, '_> {
     /// that no quality makes as small. The quality is what a lossy format begins with.
     pub(super) fn optimize(mut self, quality: Option<u8>) -> Result<(Format, Vec<u8>), ImagingError> {
         let quality = quality.unwrap_or(QUALITY);
-        match self.header.format {
+        let stays = self.header.format == Format::Gif || self.header.animated;
+        let (format, bytes) = match self.header.format {
             // All frames stay, which no encoder here writes.
-            Format::Gif => Ok((Format::Gif, self.clean()?)),
-            format if self.header.animated => Ok((format, self.clean()?)),
-            Format::Jpeg => Ok((Format::Jpeg, self.jpeg(quality)?)),
-            Format::Png => Ok((Format::Png, self.png()?)),
-            Format::WebP => self.webp(quality),
-            Format::Avif => Err(ImagingError::Unsupported { detected: Some("AVIF") }),
-        }
+            format if stays => (format, self.clean()?),
+            Format::Jpeg => (Format::Jpeg, self.jpeg(quality)?),
+            Format::WebP => self.webp(quality)?,
+            _ => (Format::Png, self.png()?),
+        };
+        // Frames that stay as they are stored are still to be turned by who shows them.
+        let orientation = if stays { self.header.orientation } else { Orientation::NoTransforms };
+        Ok((format, self.kept.put(format, bytes, orientation)))
     }
 
     fn clean(&mut self) -> Result<Vec<u8>, ImagingError> {
@@ -42,7 +48,8 @@ impl Work<'_, '_> {
 
     /// Whether the stored pixels are those to be displayed.
     fn is_unchanged(&self) -> bool {
-        !self.picture.converted && !self.picture.turned
+        // What is cut short is no picture that can be handed on.
+        !self.picture.converted && !self.picture.turned && !self.header.truncated
     }
 
     fn jpeg(&mut self, quality: u8) -> Result<Vec<u8>, ImagingError> {
@@ -68,7 +75,7 @@ impl Work<'_, '_> {
         for quality in std::iter::once(quality).chain(lower) {
             self.reporter.stage(Stage::Encode)?;
             let encoded = encode(quality)?;
-            if encoded.len() < self.input.len() {
+            if encoded.len() + self.kept.len() < self.input.len() {
                 return Ok(encoded);
             }
             smallest = Some(match smallest {

@@ -76,6 +76,8 @@ fn chunk<R: BufRead + Seek>(
 fn role(kind: [u8; 4]) -> Role {
     if kind == *b"iCCP" {
         Role::Profile
+    } else if kind == *b"eXIf" {
+        Role::Exif
     } else if PICTURE_CHUNKS.contains(&kind) {
         Role::Picture
     } else {

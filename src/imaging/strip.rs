@@ -24,7 +24,7 @@ pub(super) fn clean(
         let keep = match part.role {
             Role::Picture => true,
             Role::Profile => keep_profile,
-            Role::Metadata => false,
+            Role::Exif | Role::Metadata => false,
         };
         if keep {
             has_profile |= part.role == Role::Profile;

@@ -13,6 +13,7 @@ use super::fixtures::{
 };
 use super::{Format, Handling, ImagingError, Rendered, Stage, Step, Variant, render};
 
+mod policies;
 mod variants;
 
 fn pixels(artifact: &Rendered) -> DynamicImage {

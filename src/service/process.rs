@@ -19,7 +19,7 @@ use crate::store::{Ending, StoreError};
 
 /// Steps that imaging may be ahead of the disk: more than a job has, so that a disk that stalls does not use up
 /// the time that the picture may take.
-const STEPS_AHEAD: usize = 64;
+const STEPS_AHEAD: usize = 128;
 /// How long a job waits whose artifacts found no room on the disk.
 const NO_ROOM_DELAY: Duration = Duration::from_secs(5);
 

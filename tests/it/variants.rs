@@ -132,3 +132,64 @@ async fn presets_stand_for_variants_and_can_be_all_there_is() {
     assert_eq!(refused(&app, &[own, ("preset", "avatar")]).await, faults(&[("variants", "not_with_preset")]));
     app.stop().await;
 }
+
+#[tokio::test]
+async fn artifacts_keep_the_metadata_that_is_asked_for_and_are_turned_once() {
+    let app = App::start().await;
+    let upright = picture::scene(60, 40);
+    let turned = image::DynamicImage::from(upright.clone()).rotate270().to_rgb8();
+    let original = picture::jpeg_with_exif(&turned, 6, "(c) Somebody");
+    let has_owner = |bytes: &[u8]| bytes.windows(12).any(|part| part == b"(c) Somebody");
+    for (policy, kept) in [(None, false), (Some("copyright"), true), (Some("all"), true)] {
+        let fields: Vec<_> = policy.map(|policy| ("metadata_policy", policy)).into_iter().collect();
+        let job = app.accepted(original.clone(), &fields).await;
+        let job = app.finished(text(&job, "/id")).await;
+        for name in ["optimized", "preview"] {
+            let bytes = bytes_of(&app, &job, name).await;
+            assert_eq!(has_owner(&bytes), kept, "{policy:?}, {name}");
+            // The decoder applies what EXIF says, so that a second turn would show.
+            let mut decoder = image::ImageReader::new(std::io::Cursor::new(&bytes))
+                .with_guessed_format()
+                .unwrap()
+                .into_decoder()
+                .unwrap();
+            let orientation = image::ImageDecoder::orientation(&mut decoder).unwrap();
+            assert_eq!(orientation, image::metadata::Orientation::NoTransforms, "{policy:?}, {name}");
+            assert_eq!(picture::decode(&bytes).dimensions(), (60, 40), "{policy:?}, {name}");
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_picture_that_is_cut_short_is_refused_unless_the_client_takes_it() {
+    let app = App::start().await;
+    for whole in [picture::jpeg(200, 150), picture::png_with_alpha(200, 150)] {
+        let cut = whole[..whole.len() / 2].to_vec();
+        let refused = app.submit(cut.clone(), &[]).await;
+        assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(refused.json::<Value>().await.unwrap()["code"], "image-undecodable");
+        let job = app.accepted(cut, &[("allow_truncated", "true")]).await;
+        let job = app.finished(text(&job, "/id")).await;
+        assert_eq!(text(&job, "/status"), "completed", "{job}");
+        for name in ["optimized", "preview", "thumbnail"] {
+            assert_eq!(picture::decode(&bytes_of(&app, &job, name).await).dimensions(), (200, 150), "{name}");
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn avif_is_made_by_builds_that_have_it_and_refused_by_name_by_others() {
+    let app = App::start().await;
+    let variants = ("variants", r#"[{"name": "new", "width": 20, "format": "avif"}]"#);
+    if cfg!(feature = "avif") {
+        let job = app.accepted(picture::jpeg(40, 30), &[variants]).await;
+        let job = app.finished(text(&job, "/id")).await;
+        assert_eq!(text(&job, "/_links/new/type"), "image/avif", "{job}");
+        assert_eq!(&bytes_of(&app, &job, "new").await[4..12], b"ftypavif");
+    } else {
+        assert_eq!(refused(&app, &[variants]).await, faults(&[("variants[0].format", "not_supported")]));
+    }
+    app.stop().await;
+}

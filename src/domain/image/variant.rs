@@ -7,7 +7,8 @@ use super::{Colour, Format};
 /// The longest side that a variant can be asked for, in pixels.
 pub const MAX_SIDE: u32 = 16_384;
 /// The most pixels of a variant that has more of them than its picture. What is smaller costs less than the picture
-/// itself did, but a picture of one pixel could be made any size.
+/// itself did, but a picture of one pixel could be made any size. An AVIF, whose encoder needs many times the memory of
+/// its picture, never has more.
 const MAX_ADDED_PIXELS: u64 = 1 << 24;
 
 /// One wanted artifact.
@@ -93,7 +94,9 @@ pub struct TooLarge {
 enum Limit {
     #[error("at most {0} a side are possible")]
     Side(u32),
-    #[error("a variant that is larger than its picture has at most {MAX_ADDED_PIXELS} in all")]
+    #[error(
+        "at most {MAX_ADDED_PIXELS} in all are possible for an AVIF, and for what is larger than its picture"
+    )]
     Pixels,
 }
 
@@ -179,9 +182,10 @@ impl Variant {
         let pixels = |w, h| u64::from(w) * u64::from(h);
         let of_format = self.format.map_or(u32::MAX, Format::max_side);
         let side = of_format.min(MAX_SIDE.max(width).max(height));
+        let of_picture = if self.format == Some(Format::Avif) { 0 } else { pixels(width, height) };
         let limit = if w.max(h) > side {
             Limit::Side(side)
-        } else if pixels(w, h) > MAX_ADDED_PIXELS.max(pixels(width, height)) {
+        } else if pixels(w, h) > MAX_ADDED_PIXELS.max(of_picture) {
             Limit::Pixels
         } else {
             return Ok(());
@@ -275,13 +279,15 @@ mod tests {
         let larger = |w| Variant { enlarge: true, ..variant(w, None) };
         assert_eq!(told(larger(4096), 10, 10), Ok(()));
         assert!(
-            told(larger(4097), 10, 10).unwrap_err().contains("4097 × 4097 pixels; a variant that is larger")
+            told(larger(4097), 10, 10).unwrap_err().contains("4097 × 4097 pixels; at most 16777216 in all")
         );
         assert!(told(larger(16_384), 1, 16_384).unwrap_err().contains("16384 a side"));
         // Smaller than its picture
         assert_eq!(told(variant(8000, None), 8100, 8100), Ok(()));
         let contain = Variant { fit: Fit::Contain, ..variant(8000, 8000) };
         assert!(told(contain, 10, 10).is_err());
+        let avif = Variant { format: Some(Format::Avif), ..variant(8000, None) };
+        assert!(told(avif, 8100, 8100).is_err());
         let webp = |w| Variant { format: Some(Format::WebP), ..variant(w, None) };
         assert!(told(webp(16_384), 16_384, 9).unwrap_err().contains("16383 a side"));
         assert_eq!(told(webp(16_383), 16_384, 9), Ok(()));
