@@ -73,7 +73,7 @@ fn contain_fills_what_is_free() {
     let (format, margin, middle) = sides(square.clone());
     assert_eq!((format, margin), (Format::Jpeg, [255; 4]), "an opaque picture stays a JPEG");
     assert!(middle[1] > 240 && middle[0] < 16, "{middle:?}");
-    let png = Variant { format: Some(Format::Png), ..square.clone() };
+    let png = Variant { format: Some(Format::Png), ..square };
     assert_eq!(sides(png.clone()), (Format::Png, [0; 4], [0, 255, 0, 255]));
     let on_black = Variant { background: black, ..png };
     assert_eq!(sides(on_black), (Format::Png, [0, 0, 0, 255], [0, 255, 0, 255]));
