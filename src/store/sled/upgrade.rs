@@ -56,17 +56,7 @@ pub(super) fn from(found: u32, engine: &Engine, policy: &Policy) -> Result<(), S
         })?;
     }
     each(engine, keys::JOB, |key, value, writes| {
-        let record = if let Some(job) = older::<JobV1>(1, value)? {
-            JobRecord::new(job.upgraded(policy))
-        } else if let Some(job) = older::<JobV2>(2, value)? {
-            JobRecord::new(job.into())
-        } else if let Some(record) = older::<JobRecordV3>(3, value)? {
-            record.into()
-        } else if let Some(record) = older::<JobRecordV4>(4, value)? {
-            record.into()
-        } else {
-            records::decode(value)?
-        };
+        let record = job_of(value, policy)?;
         writes.extend(record.index().into_iter().map(|key| (key, Some(Vec::new()))));
         writes.insert(key, Some(records::encode(&record)?));
         Ok(())
@@ -113,6 +103,21 @@ pub(super) fn from(found: u32, engine: &Engine, policy: &Policy) -> Result<(), S
         })
     })?;
     deliveries(engine)
+}
+
+/// A job of any version.
+fn job_of(value: &[u8], policy: &Policy) -> Result<JobRecord, StoreError> {
+    Ok(if let Some(job) = older::<JobV1>(1, value)? {
+        JobRecord::new(job.upgraded(policy))
+    } else if let Some(job) = older::<JobV2>(2, value)? {
+        JobRecord::new(job.into())
+    } else if let Some(record) = older::<JobRecordV3>(3, value)? {
+        record.into()
+    } else if let Some(record) = older::<JobRecordV4>(4, value)? {
+        record.into()
+    } else {
+        records::decode(value)?
+    })
 }
 
 /// Each job of version 4; nothing by which it is found has changed.
