@@ -238,6 +238,8 @@ fn settings(config: &Config, base_url: &str) -> Settings {
         signing_secret_file: config.storage.signing_secret_file(),
         encryption_key_file: config.storage.encryption_key_file(),
         limits: config.imaging.limits(),
+        // Checked when the configuration was read.
+        presets: config.presets().unwrap_or_default(),
         max_time: Duration::from_millis(config.imaging.max_time_ms),
         max_upload_bytes: config.server.max_upload_bytes,
         body_idle: Duration::from_millis(config.server.body_idle_timeout_ms),

@@ -70,7 +70,7 @@ enum Command {
     /// Show the whole story on this machine: submit, watch, verify the callback, open the artifacts
     Demo(demo::Args),
     /// Hand in a picture
-    Submit(submit::Args),
+    Submit(Box<submit::Args>),
     /// Look at jobs; cancel, retry, delete and restore them
     Jobs(jobs::Args),
     /// Look at deliveries of callbacks; send them again, call them off
@@ -132,7 +132,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Serve(args) => Box::pin(serve::run(args)).await,
         Command::Demo(args) => Box::pin(demo::run(args)).await,
-        Command::Submit(args) => Box::pin(submit::run(args, &cli.target)).await,
+        Command::Submit(args) => Box::pin(submit::run(*args, &cli.target)).await,
         Command::Jobs(args) => Box::pin(jobs::run(args, &cli.target)).await,
         Command::Deliveries(args) => Box::pin(deliveries::run(args, &cli.target)).await,
         Command::Replays(args) => Box::pin(replays::run(args, &cli.target)).await,

@@ -9,18 +9,22 @@ use std::ops::ControlFlow;
 
 use image::metadata::Orientation;
 
-use crate::domain::image::{Format, Limits, Variant};
+use crate::domain::image::{Format, Handling, Limits, Placeholder, Variant};
 
 mod cmyk;
 mod colour;
+mod compose;
 mod container;
+mod crop;
 mod decode;
 mod encode;
 #[cfg(test)]
 mod fixtures;
 mod gif;
 mod jpeg;
+mod metadata;
 mod optimize;
+mod placeholder;
 mod png;
 mod pool;
 mod resize;
@@ -86,6 +90,8 @@ impl Stage {
 pub enum Step {
     /// The stage begins.
     Stage(Stage),
+    /// What is shown of the picture until the artifacts are there; told before the first of them.
+    Placeholder(Placeholder),
     /// An artifact is finished.
     Artifact(Rendered),
 }
@@ -170,24 +176,30 @@ fn unsupported(detected: Option<&'static str>) -> String {
 /// # Errors
 ///
 /// Refuses by name what is no JPEG, PNG, WebP or GIF, what exceeds `limits`, and what is structurally
-/// truncated or corrupt.
-pub fn probe<R: BufRead + Seek>(source: &mut R, limits: &Limits) -> Result<Probe, ImagingError> {
-    let header = container::walk(source, limits, &mut |_| ())?;
+/// truncated (unless `handling` allows that) or corrupt.
+pub fn probe<R: BufRead + Seek>(
+    source: &mut R,
+    handling: &Handling,
+    limits: &Limits,
+) -> Result<Probe, ImagingError> {
+    let header = container::walk(source, limits, handling.allow_truncated, &mut |_| ())?;
     let (width, height) = header.displayed_size();
     Ok(Probe { format: header.format, width, height })
 }
 
 /// Makes each of `variants` of the picture in `input`, small ones first, as they are soonest done.
 ///
-/// `report` is called before each stage and with each finished artifact; where it breaks, the work ends.
+/// `report` is called before each stage, with the placeholder and with each finished artifact; where it breaks, the
+/// work ends.
 ///
 /// # Errors
 ///
-/// Everything that [`probe`] refuses, pictures whose pixels cannot be decoded, and
+/// Everything that [`probe`] refuses, pictures whose pixels cannot be decoded, variants that would be too large, and
 /// [`ImagingError::Stopped`] when `report` breaks.
 pub fn render(
     input: &[u8],
     variants: &[Variant],
+    handling: &Handling,
     limits: &Limits,
     report: &mut dyn FnMut(Step) -> ControlFlow<()>,
 ) -> Result<(), ImagingError> {
@@ -197,37 +209,66 @@ pub fn render(
     let mut reporter = Reporter { report };
     // The caller's own probe is not relied on: decoders show truncated pictures with a grey rest and
     // allocate what headers claim.
-    let header = container::walk(&mut Cursor::new(input), limits, &mut |_| ())?;
+    let mut exif = None;
+    let header = container::walk(&mut Cursor::new(input), limits, handling.allow_truncated, &mut |part| {
+        if part.role == container::Role::Exif {
+            exif.get_or_insert(part.range);
+        }
+    })?;
+    let kept = metadata::Kept::read(input, &header, exif, handling.metadata);
+    let (width, height) = header.displayed_size();
+    for variant in variants {
+        let checked = variant.check_size(width, height);
+        checked.map_err(|error| ImagingError::undecodable(format!("{}: {error}", variant.name)))?;
+    }
     reporter.stage(Stage::Decode)?;
     let picture = decode::decode(input, &header, limits)?;
-    render_sized(&picture, variants, &mut reporter)?;
-    for variant in variants.iter().filter(|variant| variant.width.is_none()) {
-        let (format, bytes) = optimize::optimize(input, &header, &picture, limits, &mut reporter)?;
-        let (width, height) = header.displayed_size();
+    let (full, sized): (Vec<_>, Vec<_>) =
+        variants.iter().partition(|variant| variant.is_optimized(header.format));
+    render_sized(&picture, sized, &kept, &mut reporter)?;
+    for variant in full {
+        let (input, header, picture, kept) = (input, &header, &picture, &kept);
+        let work = optimize::Work { input, header, picture, kept, limits, reporter: &mut reporter };
+        let (format, bytes) = work.optimize(variant.quality)?;
         reporter.artifact(Rendered { name: variant.name.clone(), format, width, height, bytes })?;
     }
     Ok(())
 }
 
-/// The variants with a width, biggest first, so that each can be made from a bigger one.
+/// The placeholder and all variants that are encoded anew, biggest first, so that each can be made from a bigger one.
 fn render_sized(
     picture: &decode::Picture,
-    variants: &[Variant],
+    variants: Vec<&Variant>,
+    kept: &metadata::Kept,
     reporter: &mut Reporter<'_>,
 ) -> Result<(), ImagingError> {
-    let mut sized: Vec<_> = variants.iter().filter(|variant| variant.width.is_some()).collect();
-    if sized.is_empty() {
-        return Ok(());
-    }
-    sized.sort_by_key(|variant| std::cmp::Reverse(variant.width));
+    let (width, height) = (picture.pixels.width(), picture.pixels.height());
+    let mut sized: Vec<_> =
+        variants.into_iter().map(|variant| (variant, variant.geometry(width, height))).collect();
+    sized.sort_by_key(|(_, geometry)| {
+        let (width, height) = geometry.scaled;
+        std::cmp::Reverse(u64::from(width) * u64::from(height))
+    });
     let mut pyramid = resize::Pyramid::new(&picture.pixels);
-    for variant in sized {
-        let (width, height) = variant.size(picture.pixels.width(), picture.pixels.height());
+    let mut shown = false;
+    for (variant, geometry) in sized {
         reporter.stage(Stage::Resize)?;
-        let pixels = pyramid.level(width, height)?;
+        if !shown {
+            shown = true;
+            if geometry.crop.is_none() {
+                // It is made of a smaller picture in a tenth of the time.
+                pyramid.level(geometry.scaled.0, geometry.scaled.1)?;
+            }
+            reporter.step(Step::Placeholder(placeholder::of(&mut pyramid)?))?;
+        }
+        let pixels = compose::composed(&mut pyramid, variant, &geometry)?;
         reporter.stage(Stage::Encode)?;
-        let (format, bytes) = encode::sized(pixels)?;
+        let (format, bytes) = encode::variant(&pixels, variant, kept)?;
+        let (width, height) = geometry.size;
         reporter.artifact(Rendered { name: variant.name.clone(), format, width, height, bytes })?;
+    }
+    if !shown {
+        reporter.step(Step::Placeholder(placeholder::of(&mut pyramid)?))?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::Blobs;
 use crate::clock::Clock;
 use crate::domain::id::{JobId, WorkerId};
-use crate::domain::image::Limits;
+use crate::domain::image::{Limits, Presets};
 use crate::domain::retry::RetryPolicy;
 use crate::imaging::Pool;
 use crate::notify::webhook::ed25519::PrivateKey;
@@ -75,6 +75,8 @@ pub struct Settings {
     pub encryption_key_file: PathBuf,
     /// What a picture may cost.
     pub limits: Limits,
+    /// Variants that have a name.
+    pub presets: Presets,
     /// How long a thread may work on one job.
     pub max_time: Duration,
     /// The largest picture, in bytes.

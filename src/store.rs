@@ -19,6 +19,7 @@ use crate::domain::destination::{Destination, Standing};
 use crate::domain::dispatch::DispatchPolicy;
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
+use crate::domain::image::Placeholder;
 use crate::domain::job::{Artifact, Job, JobError, JobStatus, NewJob, TransitionError};
 use crate::domain::replay::{NewReplay, Replay, ReplayConflict, ReplayItem};
 use crate::domain::rotation::ClientSecrets;
@@ -65,8 +66,15 @@ pub trait Store: Send + Sync + 'static {
     /// A heartbeat: the lease runs until `until`. The job says whether it was called off. Written.
     async fn extend_job(&self, id: JobId, token: u64, until: Timestamp) -> Result<Job, StoreError>;
 
-    /// Notes a stored artifact, so that a repeated try goes on from there. Written.
-    async fn add_artifact(&self, id: JobId, token: u64, artifact: Artifact) -> Result<(), StoreError>;
+    /// Notes a stored artifact, so that a repeated try goes on from there, and what it brings of the picture's
+    /// placeholder. Written.
+    async fn add_artifact(
+        &self,
+        id: JobId,
+        token: u64,
+        artifact: Artifact,
+        placeholder: Option<Placeholder>,
+    ) -> Result<(), StoreError>;
 
     /// Ends a try: the job, its terminal event and that event's delivery, in one commit.
     async fn finish_job(

@@ -13,7 +13,7 @@ use darkroom::domain::client::ClientId;
 use darkroom::domain::dispatch::DispatchPolicy;
 use darkroom::domain::event::EventKind;
 use darkroom::domain::id::JobId;
-use darkroom::domain::image::{Format, Limits, Variant};
+use darkroom::domain::image::{Format, Handling, Limits, Presets, Variant};
 use darkroom::domain::job::{Callback, Input, NewJob, Priority};
 use darkroom::domain::retry::{RetryOverride, RetryPolicy};
 use darkroom::domain::secret::{EncryptionKey, SigningSecret};
@@ -282,6 +282,8 @@ fn new_job(id: JobId, url: &str) -> NewJob {
             sha256: [7; 32],
         },
         variants: Variant::defaults(),
+        preset: None,
+        handling: Handling::default(),
         callback: Some(Callback {
             url: url.parse().unwrap(),
             events: vec![EventKind::JobQueued],
@@ -310,6 +312,7 @@ fn settings() -> Settings {
         encryption_key_file: "encryption-key".into(),
         base_url: "http://127.0.0.1:8080".to_owned(),
         limits: Limits { max_pixels: 1_000_000, max_side: 2_000 },
+        presets: Presets::default(),
         max_time: 120 * SECOND,
         max_upload_bytes: 1 << 20,
         body_idle: SECOND,

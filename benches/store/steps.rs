@@ -11,7 +11,7 @@ use darkroom::domain::delivery::{Attempt, Delivery, ResponseHead, Verdict};
 use darkroom::domain::dispatch::DispatchPolicy;
 use darkroom::domain::event::EventKind;
 use darkroom::domain::id::{JobId, WorkerId};
-use darkroom::domain::image::{Format, Variant};
+use darkroom::domain::image::{Format, Handling, Variant};
 use darkroom::domain::job::{Callback, Input, Job, JobStatus, NewJob, Priority};
 use darkroom::domain::retry::RetryOverride;
 use darkroom::store::sled::{Options, SledStore};
@@ -265,6 +265,8 @@ fn new_job(id: JobId, client: ClientId, is_tagged: bool) -> NewJob {
             sha256: [7; 32],
         },
         variants: Variant::defaults(),
+        preset: None,
+        handling: Handling::default(),
         callback: Some(Callback {
             url: "https://hooks.example/darkroom/completed".parse().unwrap(),
             events: EventKind::TERMINAL.to_vec(),

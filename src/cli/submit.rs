@@ -26,6 +26,7 @@ Examples:
   darkroom submit photo.jpg --wait
   darkroom submit photo.jpg --callback https://hooks.example/darkroom --tag cats,summer
   darkroom submit photo.jpg --event completed --callback http://127.0.0.1:9000/ --json
+  darkroom submit photo.jpg --variants '[{\"name\": \"square\", \"width\": 300, \"height\": 300, \"fit\": \"cover\"}]'
   darkroom submit photo.jpg --metadata '{\"order\": 7}' --idempotency-key order-7
 
 With --wait the exit code is 0 when the job is completed, 4 when it failed, 5 when it takes too long.";
@@ -59,6 +60,18 @@ pub(super) struct Args {
     /// The longest delay, 1000 to 86400000 [default: the service's]
     #[arg(long = "callback-retry-max", value_name = "MILLISECONDS", requires = "callback")]
     retry_max_ms: Option<u64>,
+    /// What to make of the picture, a JSON array: [{"name": "square", "width": 300, "height": 300, "fit": "cover"}]
+    #[arg(long, value_name = "JSON", conflicts_with = "preset")]
+    variants: Option<String>,
+    /// What to make of it, by a name of the service's configuration
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// What the artifacts keep of the picture's metadata: none, copyright, all [default: none]
+    #[arg(long, value_name = "POLICY")]
+    metadata_policy: Option<String>,
+    /// Take the picture although its file ends too early
+    #[arg(long)]
+    allow_truncated: bool,
     /// Which of your own jobs go first: high, normal, low
     #[arg(long, value_name = "PRIORITY")]
     priority: Option<String>,
@@ -125,6 +138,10 @@ impl Args {
         } else if self.secret.is_given() {
             return Err(CliError::Usage("a secret signs callbacks: give --callback too".to_owned()));
         }
+        fields.extend(self.variants.map(|variants| ("variants", variants)));
+        fields.extend(self.preset.map(|preset| ("preset", preset)));
+        fields.extend(self.metadata_policy.map(|policy| ("metadata_policy", policy)));
+        fields.extend(self.allow_truncated.then(|| ("allow_truncated", "true".to_owned())));
         fields.extend(self.priority.map(|priority| ("priority", priority)));
         fields.extend(self.start_at.map(|time| ("start_at", time)));
         let millis = self.deadline.map(|seconds| seconds.saturating_mul(1000).to_string());
@@ -228,12 +245,15 @@ mod tests {
     #[test]
     fn flags_become_fields() {
         let line = "submit a.jpg --callback http://127.0.0.1:9/ --event completed,failed --event queued \
-                    --tag a --tag b --metadata {} --priority low --deadline 60 --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+                    --tag a --tag b --metadata {} --preset avatar --metadata-policy all --allow-truncated --priority low --deadline 60 --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
         let fields = submission(&line.split_whitespace().collect::<Vec<_>>().join(" ")).unwrap().fields;
         let expected = [
             ("callback_url", "http://127.0.0.1:9/"),
             ("callback_events", "completed,failed,queued"),
             ("callback_secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+            ("preset", "avatar"),
+            ("metadata_policy", "all"),
+            ("allow_truncated", "true"),
             ("priority", "low"),
             ("deadline_ms", "60000"),
             ("tags", "a,b"),

@@ -2,6 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+mod colour;
+mod presets;
+mod spec;
+mod variant;
+
+pub use colour::{Colour, NotAColour};
+pub use presets::Presets;
+pub use spec::{Fault, MAX_VARIANTS, Members, is_name, variants};
+pub use variant::{Fit, Focus, Geometry, MAX_SIDE, TooLarge, Variant};
+
 /// The picture formats that are read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Format {
@@ -13,6 +23,8 @@ pub enum Format {
     WebP,
     /// GIF89a; its first frame is what variants are made of
     Gif,
+    /// AVIF (AV1 Image File Format 1.1), which is written and not read
+    Avif,
 }
 
 impl Format {
@@ -24,6 +36,7 @@ impl Format {
             Self::Png => "image/png",
             Self::WebP => "image/webp",
             Self::Gif => "image/gif",
+            Self::Avif => "image/avif",
         }
     }
 
@@ -35,71 +48,88 @@ impl Format {
             Self::Png => "png",
             Self::WebP => "webp",
             Self::Gif => "gif",
+            Self::Avif => "avif",
+        }
+    }
+
+    /// Whether this build encodes it.
+    #[must_use]
+    pub fn is_built_in(self) -> bool {
+        match self {
+            Self::Jpeg | Self::Png => true,
+            Self::WebP => cfg!(feature = "webp"),
+            Self::Avif => cfg!(feature = "avif"),
+            Self::Gif => false,
+        }
+    }
+
+    /// The longest side that it can have, in pixels.
+    #[must_use]
+    pub fn max_side(self) -> u32 {
+        match self {
+            Self::WebP => 16_383,
+            Self::Jpeg | Self::Gif | Self::Avif => 65_535,
+            Self::Png => u32::MAX >> 1,
         }
     }
 }
 
-/// One wanted artifact.
+/// How a job's picture is treated, whatever is made of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handling {
+    /// What of its metadata the artifacts keep.
+    pub metadata: MetadataPolicy,
+    /// Whether a picture whose file ends too early is taken for what there is of it.
+    pub allow_truncated: bool,
+}
+
+/// What artifacts keep of their picture's metadata.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MetadataPolicy {
+    /// Nothing.
+    #[default]
+    None,
+    /// Who made it and whose it is: the EXIF fields Artist and Copyright.
+    Copyright,
+    /// All of EXIF that is still true of the artifact.
+    All,
+}
+
+impl MetadataPolicy {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::None, Self::Copyright, Self::All];
+
+    /// The name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Copyright => "copyright",
+            Self::All => "all",
+        }
+    }
+
+    /// Reads the name in the API.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.as_str() == name)
+    }
+}
+
+/// What is shown of a picture before it is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Variant {
-    /// The artifact's name, part of its URL.
-    pub name: String,
-    /// The width in pixels that is aimed at; `None` keeps the size and re-encodes for fewer bytes.
-    pub width: Option<u32>,
-}
-
-impl Variant {
-    /// What every job makes: `optimized` at full size, `preview` 800 px and `thumbnail` 200 px wide.
-    #[must_use]
-    pub fn defaults() -> Vec<Self> {
-        [("optimized", None), ("preview", Some(800)), ("thumbnail", Some(200))]
-            .map(|(name, width)| Self { name: name.to_owned(), width })
-            .to_vec()
-    }
-
-    /// The size of this variant of a picture of `width` × `height` pixels (as displayed).
-    ///
-    /// The picture is never enlarged. The height follows the aspect ratio and is rounded half up,
-    /// at least 1: 3840 × 2160 at 200 px is 200 × 113 (112.5 rounded up).
-    #[must_use]
-    pub fn size(&self, width: u32, height: u32) -> (u32, u32) {
-        match self.width {
-            Some(target) if target < width => {
-                let (t, w, h) = (u64::from(target), u64::from(width), u64::from(height));
-                // floor(h·t/w + 1/2) in whole numbers: (2·h·t + w) / 2w. As t < w it is at most h, a u32.
-                let scaled = (2 * h * t + w) / (2 * w);
-                (target, u32::try_from(scaled).unwrap_or(u32::MAX).max(1))
-            }
-            _ => (width, height),
-        }
-    }
+pub struct Placeholder {
+    /// Its [ThumbHash](https://evanw.github.io/thumbhash/), as base64: some 25 bytes from which a blurred picture is made.
+    pub thumbhash: String,
+    /// The colour that most of it has.
+    pub dominant_color: Colour,
 }
 
 /// What a picture may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Pixels of one frame, width × height.
     pub max_pixels: u64,
     /// The longer side in pixels.
     pub max_side: u32,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn variant(width: Option<u32>) -> Variant {
-        Variant { name: "v".to_owned(), width }
-    }
-
-    #[test]
-    fn sizes_round_half_up_and_never_grow() {
-        assert_eq!(variant(Some(200)).size(3840, 2160), (200, 113));
-        assert_eq!(variant(Some(800)).size(4032, 3024), (800, 600));
-        assert_eq!(variant(Some(800)).size(640, 480), (640, 480));
-        assert_eq!(variant(Some(200)).size(200, 100), (200, 100));
-        assert_eq!(variant(Some(200)).size(16_000, 1), (200, 1));
-        assert_eq!(variant(Some(1)).size(2, u32::MAX), (1, 2_147_483_648));
-        assert_eq!(variant(None).size(6028, 3391), (6028, 3391));
-    }
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::client::ClientId;
 use super::event::EventKind;
 use super::id::{JobId, WorkerId};
-use super::image::Variant;
+use super::image::{Handling, Placeholder, Variant};
 
 mod parts;
 
@@ -122,6 +122,10 @@ pub struct NewJob {
     pub input: Input,
     /// What to make of it.
     pub variants: Vec<Variant>,
+    /// The configured name that stood for these variants.
+    pub preset: Option<String>,
+    /// How the picture is treated.
+    pub handling: Handling,
     /// Who is told.
     pub callback: Option<Callback>,
     /// Whether it goes before the client's others.
@@ -183,6 +187,15 @@ pub struct Job {
     pub input: Input,
     /// What is wanted.
     pub variants: Vec<Variant>,
+    /// The configured name that stood for these variants when the job was accepted.
+    #[serde(default)]
+    pub preset: Option<String>,
+    /// How the picture is treated.
+    #[serde(default)]
+    pub handling: Handling,
+    /// What is shown until the artifacts are; known with the first of them.
+    #[serde(default)]
+    pub placeholder: Option<Placeholder>,
     /// What was made.
     pub artifacts: Vec<Artifact>,
     /// Who is told.
@@ -222,6 +235,9 @@ impl Job {
             attempt: 0,
             input: new.input,
             variants: new.variants,
+            preset: new.preset,
+            handling: new.handling,
+            placeholder: None,
             artifacts: Vec::new(),
             callback: new.callback,
             tags: new.tags,
@@ -263,9 +279,16 @@ impl Job {
         Ok(())
     }
 
-    /// One artifact is stored; a repeated try need not make it again.
-    pub fn add_artifact(&mut self, token: u64, artifact: Artifact) -> Result<(), TransitionError> {
+    /// One artifact is stored, so that a repeated try need not make it again; with the first one the picture's
+    /// placeholder is known, too.
+    pub fn add_artifact(
+        &mut self,
+        token: u64,
+        artifact: Artifact,
+        placeholder: Option<Placeholder>,
+    ) -> Result<(), TransitionError> {
         self.held(token)?;
+        self.placeholder = placeholder.or_else(|| self.placeholder.take());
         self.artifacts.retain(|existing| existing.name != artifact.name);
         self.artifacts.push(artifact);
         self.revision += 1;

@@ -16,10 +16,8 @@ use crate::domain::delivery::{DeliveryState, ErrorClass};
 use crate::domain::destination::Destination;
 use crate::domain::event::EventKind;
 use crate::domain::id::{DeliveryId, DestinationId};
-use crate::service::ServiceError;
 use crate::service::deliveries::DeliveryQuery;
 use crate::service::view::{AttemptView, LinkBuilder, Links};
-use crate::store::StoreError;
 
 #[derive(Serialize)]
 struct List<T> {
@@ -122,14 +120,7 @@ pub(super) async fn cancel(call: Call) -> Result<Response, Problem> {
 /// `POST /v1/deliveries/{id}/replay?force=true|false`: it is sent in a moment, so this is accepted rather than done.
 pub(super) async fn replay(call: Call) -> Result<Response, Problem> {
     let force = Query::parse(&call.query, &["force"])?.flag("force")?;
-    let sent = call.service.send_again(&ClientId::dev(), id(&call)?, force).await;
-    let delivery = sent.map_err(|error| match error {
-        ServiceError::Store(StoreError::Delivery(conflict)) if conflict.0 == DeliveryState::Delivered => {
-            let detail = format!("{conflict}; force=true sends it again all the same");
-            Problem::of(Code::StateConflict).with_detail(detail)
-        }
-        other => other.into(),
-    })?;
+    let delivery = call.service.send_again(&ClientId::dev(), id(&call)?, force).await?;
     let mut response = json(&call.service.view_delivery(&delivery));
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)

@@ -91,7 +91,7 @@ pub(super) const CATALOGUE: [Row; 28] = [
     Row { code: Code::CallbackUrlRejected, status: S::UNPROCESSABLE_ENTITY, slug: "callback-url-rejected", title: "callback_url is not one that callbacks may go to",
           advice: "It must be a public https URL; reason says what stands against it." },
     Row { code: Code::ImageUndecodable, status: S::UNPROCESSABLE_ENTITY, slug: "image-undecodable", title: "The picture cannot be decoded",
-          advice: "It is damaged or cut short; send it again whole." },
+          advice: "It is damaged or cut short; send it again whole. Of a JPEG or PNG that is cut short, allow_truncated=true takes what there is." },
     Row { code: Code::ImageTooLarge, status: S::UNPROCESSABLE_ENTITY, slug: "image-too-large", title: "The picture has too many pixels",
           advice: "Scale it down before sending it." },
     Row { code: Code::InvalidIdempotencyKey, status: S::BAD_REQUEST, slug: "idempotency-key-invalid", title: "Idempotency-Key is invalid",
@@ -301,7 +301,9 @@ impl From<ServiceError> for Problem {
                 };
                 return Self::of(Code::StateConflict).with_detail(format!("{conflict}{hint}"));
             }
-            ServiceError::SecretConfigured | ServiceError::TooManySecrets(_) => Code::StateConflict,
+            ServiceError::AlreadyDelivered
+            | ServiceError::SecretConfigured
+            | ServiceError::TooManySecrets(_) => Code::StateConflict,
             ServiceError::Store(_) | ServiceError::Io(_) | ServiceError::Sealed(_) => {
                 // What it was is for the log; the client gets the id by which it is found there.
                 tracing::error!(error = &error as &dyn std::error::Error, "a request failed");

@@ -12,9 +12,12 @@ use crate::service::ServiceError;
 use crate::service::view::{LinkBuilder, Links};
 
 #[derive(Serialize)]
-struct Root {
+struct Root<'a> {
     name: &'static str,
     version: &'static str,
+    /// What `preset` can be.
+    presets: Vec<&'a str>,
+    presets_only: bool,
     #[serde(rename = "_links")]
     links: Links,
 }
@@ -43,7 +46,14 @@ pub(super) async fn links(call: Call) -> Result<Response, Problem> {
         .get("webhook_keys", "/.well-known/webhook-keys")
         .get("live", "/health/live")
         .get("ready", "/health/ready");
-    Ok(json(&Root { name: "darkroom", version: env!("CARGO_PKG_VERSION"), links: links.build() }))
+    let presets = &call.service.settings().presets;
+    Ok(json(&Root {
+        name: "darkroom",
+        version: env!("CARGO_PKG_VERSION"),
+        presets: presets.named.keys().map(String::as_str).collect(),
+        presets_only: presets.only,
+        links: links.build(),
+    }))
 }
 
 #[derive(Serialize)]

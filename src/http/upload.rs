@@ -21,7 +21,7 @@ use crate::service::submit::{Fields, Received, Upload};
 use crate::service::{Service, ServiceError, Settings};
 
 /// The fields beside the picture.
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 16] = [
     "callback_url",
     "callback_events",
     "callback_secret",
@@ -29,6 +29,10 @@ const FIELDS: [&str; 12] = [
     "callback_max_attempts",
     "callback_retry_initial_ms",
     "callback_retry_max_ms",
+    "preset",
+    "variants",
+    "metadata_policy",
+    "allow_truncated",
     "priority",
     "start_at",
     "deadline_ms",
@@ -36,8 +40,7 @@ const FIELDS: [&str; 12] = [
     "metadata",
 ];
 /// Fields that are part of the contract and not of this version, so that their refusal can say so.
-const LATER: [&str; 6] =
-    ["preset", "variants", "notify_email", "notify_after_ms", "source_url", "operations"];
+const LATER: [&str; 4] = ["notify_email", "notify_after_ms", "source_url", "operations"];
 /// The longest text field; metadata is the longest that is any use, with 4 KiB.
 const MAX_FIELD_BYTES: usize = 16 * 1024;
 /// Parts of a request; each known one may come once.
@@ -310,6 +313,10 @@ fn set(fields: &mut Fields, name: &str, value: String) -> Result<(), Problem> {
         "callback_max_attempts" => &mut fields.callback_max_attempts,
         "callback_retry_initial_ms" => &mut fields.callback_retry_initial_ms,
         "callback_retry_max_ms" => &mut fields.callback_retry_max_ms,
+        "preset" => &mut fields.preset,
+        "variants" => &mut fields.variants,
+        "metadata_policy" => &mut fields.metadata_policy,
+        "allow_truncated" => &mut fields.allow_truncated,
         "priority" => &mut fields.priority,
         "start_at" => &mut fields.start_at,
         "deadline_ms" => &mut fields.deadline_ms,

@@ -23,6 +23,8 @@ pub(super) struct Header {
     pub(super) orientation: Orientation,
     /// Whether there is more than a still picture.
     pub(super) animated: bool,
+    /// Whether the file ends before the picture does.
+    pub(super) truncated: bool,
     /// JPEG: an Adobe APP14 segment was seen, which says that CMYK is stored inverted.
     pub(super) adobe: bool,
 }
@@ -30,7 +32,15 @@ pub(super) struct Header {
 impl Header {
     /// A still picture that is stored as it is displayed.
     pub(super) fn new(format: Format, (width, height): (u32, u32)) -> Self {
-        Self { format, width, height, orientation: Orientation::NoTransforms, animated: false, adobe: false }
+        Self {
+            format,
+            width,
+            height,
+            orientation: Orientation::NoTransforms,
+            animated: false,
+            truncated: false,
+            adobe: false,
+        }
     }
 
     pub(super) fn displayed_size(&self) -> (u32, u32) {
@@ -45,6 +55,8 @@ pub(super) enum Role {
     Picture,
     /// An ICC profile, which is needed where the colours are not sRGB.
     Profile,
+    /// EXIF: how it was taken, and much else.
+    Exif,
     /// Everything else that someone put in.
     Metadata,
 }
@@ -60,9 +72,13 @@ pub(super) struct Part {
 pub(super) type Visit<'a> = &'a mut dyn FnMut(Part);
 
 /// Walks through the container that starts at the source's first byte.
+///
+/// Where `allow_truncated` is set, a JPEG or a still PNG may end once its picture has begun; of other formats nothing
+/// can be shown then.
 pub(super) fn walk<R: BufRead + Seek>(
     source: &mut R,
     limits: &Limits,
+    allow_truncated: bool,
     visit: Visit<'_>,
 ) -> Result<Header, ImagingError> {
     let length = source.seek(SeekFrom::End(0))?;
@@ -73,12 +89,14 @@ pub(super) fn walk<R: BufRead + Seek>(
     let Some(format) = sniff::format(&start) else {
         return Err(ImagingError::Unsupported { detected: sniff::foreign(&start) });
     };
-    let mut source = Source { inner: source, position: 0, length, format };
+    let mut source = Source { inner: source, position: 0, length, format, allow_truncated };
     match format {
         Format::Jpeg => jpeg::walk(&mut source, limits, visit),
         Format::Png => png::walk(&mut source, limits, visit),
         Format::WebP => webp::walk(&mut source, limits, visit),
         Format::Gif => gif::walk(&mut source, limits, visit),
+        // It is not sniffed as one.
+        Format::Avif => Err(ImagingError::Unsupported { detected: Some("AVIF") }),
     }
 }
 
@@ -114,9 +132,15 @@ pub(super) struct Source<'a, R> {
     position: u64,
     length: u64,
     format: Format,
+    allow_truncated: bool,
 }
 
 impl<R: BufRead + Seek> Source<'_, R> {
+    /// Whether what went wrong with a picture that has begun may be passed over.
+    pub(super) fn allows(&self, error: &ImagingError) -> bool {
+        self.allow_truncated && matches!(error, ImagingError::Truncated { .. })
+    }
+
     pub(super) fn position(&self) -> u64 {
         self.position
     }

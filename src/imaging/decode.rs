@@ -1,12 +1,15 @@
 //! Pixels: decoded, in sRGB, and the right way up.
 
-use std::io::Cursor;
+use std::io::{BufRead, Cursor, Seek};
 
 use image::codecs::gif::GifDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, RgbImage};
+use image::{
+    ColorType, DynamicImage, GrayAlphaImage, GrayImage, ImageBuffer, ImageDecoder, ImageError, RgbImage,
+    RgbaImage,
+};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -38,10 +41,12 @@ pub(super) fn decode(input: &[u8], header: &Header, limits: &Limits) -> Result<P
             let mut allowed = image::Limits::no_limits();
             // Compressed profiles and texts expand too.
             allowed.max_alloc = Some(limits.max_pixels.saturating_mul(BYTES_PER_PIXEL));
-            decode_other(PngDecoder::with_limits(cursor, allowed), header)?
+            let decoder = PngDecoder::with_limits(cursor, allowed);
+            if header.truncated { decode_rows(decoder, header)? } else { decode_other(decoder, header)? }
         }
         Format::WebP => decode_other(WebPDecoder::new(cursor), header)?,
         Format::Gif => decode_other(GifDecoder::new(cursor), header)?,
+        Format::Avif => return Err(ImagingError::Unsupported { detected: Some("AVIF") }),
     };
     let mut pixels = without_idle_alpha(pixels);
     pixels.apply_orientation(header.orientation);
@@ -59,6 +64,41 @@ fn decode_other<D: ImageDecoder>(
     }
     let profile = decoder.icc_profile().unwrap_or_default();
     let mut pixels = DynamicImage::from_decoder(decoder).map_err(|error| undecodable(header, &error))?;
+    let converted = profile.is_some_and(|profile| colour::to_srgb(&mut pixels, &profile));
+    Ok((pixels, converted))
+}
+
+/// The rows of a PNG that are there; the rest is black, or transparent where the picture can be.
+fn decode_rows<R: BufRead + Seek>(
+    decoder: Result<PngDecoder<R>, ImageError>,
+    header: &Header,
+) -> Result<(DynamicImage, bool), ImagingError> {
+    let mut decoder = decoder.map_err(|error| undecodable(header, &error))?;
+    if decoder.dimensions() != (header.width, header.height) {
+        return Err(contradictory());
+    }
+    let profile = decoder.icc_profile().unwrap_or_default();
+    let colour = decoder.color_type();
+    let mut rows = vec![0; usize::try_from(decoder.total_bytes()).map_err(|_| contradictory())?];
+    // It ends where the file does, and puts the bytes of 16-bit samples into the machine's order only afterwards.
+    let is_whole = decoder.read_image(&mut rows).is_ok();
+    let samples = || -> Vec<u16> {
+        let order = if is_whole { u16::from_ne_bytes } else { u16::from_be_bytes };
+        rows.as_chunks::<2>().0.iter().map(|bytes| order(*bytes)).collect()
+    };
+    let (width, height) = (header.width, header.height);
+    let pixels: Option<DynamicImage> = match colour {
+        ColorType::L8 => GrayImage::from_raw(width, height, rows).map(Into::into),
+        ColorType::La8 => GrayAlphaImage::from_raw(width, height, rows).map(Into::into),
+        ColorType::Rgb8 => RgbImage::from_raw(width, height, rows).map(Into::into),
+        ColorType::Rgba8 => RgbaImage::from_raw(width, height, rows).map(Into::into),
+        ColorType::L16 => ImageBuffer::from_raw(width, height, samples()).map(DynamicImage::ImageLuma16),
+        ColorType::La16 => ImageBuffer::from_raw(width, height, samples()).map(DynamicImage::ImageLumaA16),
+        ColorType::Rgb16 => ImageBuffer::from_raw(width, height, samples()).map(DynamicImage::ImageRgb16),
+        ColorType::Rgba16 => ImageBuffer::from_raw(width, height, samples()).map(DynamicImage::ImageRgba16),
+        _ => None,
+    };
+    let mut pixels = pixels.ok_or_else(contradictory)?;
     let converted = profile.is_some_and(|profile| colour::to_srgb(&mut pixels, &profile));
     Ok((pixels, converted))
 }

@@ -10,7 +10,7 @@ use image::{DynamicImage, ExtendedColorType, Frame, ImageFormat, Rgb, RgbImage, 
 
 use super::strip::crc32;
 use super::{ImagingError, Probe, Rendered, Step, probe, render};
-use crate::domain::image::{Limits, Variant};
+use crate::domain::image::{Handling, Limits, Variant};
 
 pub(super) const LIMITS: Limits = Limits { max_pixels: 1_000_000, max_side: 2_000 };
 
@@ -173,7 +173,7 @@ pub(super) fn stored(displayed: &RgbImage, orientation: u8) -> RgbImage {
 }
 
 pub(super) fn probed(bytes: &[u8]) -> Result<Probe, ImagingError> {
-    probe(&mut Cursor::new(bytes), &LIMITS)
+    probe(&mut Cursor::new(bytes), &Handling::default(), &LIMITS)
 }
 
 /// All artifacts of the variants with these names and widths.
@@ -181,10 +181,19 @@ pub(super) fn rendered(
     bytes: &[u8],
     variants: &[(&str, Option<u32>)],
 ) -> Result<Vec<Rendered>, ImagingError> {
-    let variants: Vec<_> =
-        variants.iter().map(|&(name, width)| Variant { name: name.to_owned(), width }).collect();
+    let variant = |&(name, width): &(&str, _)| Variant { name: name.to_owned(), width, ..Variant::default() };
+    let variants: Vec<_> = variants.iter().map(variant).collect();
+    made(bytes, &variants, &Handling::default())
+}
+
+/// All artifacts of these variants.
+pub(super) fn made(
+    bytes: &[u8],
+    variants: &[Variant],
+    handling: &Handling,
+) -> Result<Vec<Rendered>, ImagingError> {
     let mut artifacts = Vec::new();
-    render(bytes, &variants, &LIMITS, &mut |step| {
+    render(bytes, variants, handling, &LIMITS, &mut |step| {
         if let Step::Artifact(artifact) = step {
             artifacts.push(artifact);
         }

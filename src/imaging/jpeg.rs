@@ -46,22 +46,12 @@ pub(super) fn walk<R: BufRead + Seek>(
         scans: 0,
         found: Found::default(),
     };
-    // The start-of-image marker is what the format was recognized by.
-    walk.source.skip(2)?;
-    walk.emit(Role::Picture, 0);
-    let mut marker = walk.next_marker()?;
-    loop {
-        let start = walk.source.position() - 2;
-        marker = match marker {
-            EOI => return walk.finish(start),
-            SOI => return Err(ImagingError::undecodable("a second JPEG starts inside of it")),
-            TEM => walk.next_marker()?,
-            SOS => walk.scan(start)?,
-            _ => {
-                walk.segment(marker, start)?;
-                walk.next_marker()?
-            }
-        };
+    match walk.parts() {
+        Err(error) if walk.scans > 0 && walk.source.allows(&error) => {
+            Ok(Header { truncated: true, ..walk.finish()? })
+        }
+        Err(error) => Err(error),
+        Ok(()) => walk.finish(),
     }
 }
 
@@ -91,6 +81,30 @@ struct Found {
 }
 
 impl<R: BufRead + Seek> Walk<'_, '_, R> {
+    /// All parts up to the end-of-image marker.
+    fn parts(&mut self) -> Result<(), ImagingError> {
+        // The start-of-image marker is what the format was recognized by.
+        self.source.skip(2)?;
+        self.emit(Role::Picture, 0);
+        let mut marker = self.next_marker()?;
+        loop {
+            let start = self.source.position() - 2;
+            marker = match marker {
+                EOI => {
+                    self.emit(Role::Picture, start);
+                    return Ok(());
+                }
+                SOI => return Err(ImagingError::undecodable("a second JPEG starts inside of it")),
+                TEM => self.next_marker()?,
+                SOS => self.scan(start)?,
+                _ => {
+                    self.segment(marker, start)?;
+                    self.next_marker()?
+                }
+            };
+        }
+    }
+
     /// Reports all from `start` to here.
     fn emit(&mut self, role: Role, start: u64) {
         (self.visit)(Part { role, range: start..self.source.position() });
@@ -165,8 +179,9 @@ impl<R: BufRead + Seek> Walk<'_, '_, R> {
             // Thumbnail-free JFIF has these 14 bytes. With a thumbnail it may show what was cropped away;
             // decoders assume the colours that JFIF prescribes without it too.
             APP0 if data.starts_with(b"JFIF\0") && data.len() == 14 => return Ok(Role::Picture),
-            APP1 if data.starts_with(EXIF_PREFIX) && self.found.orientation.is_none() => {
-                self.found.orientation = orientation(&data);
+            APP1 if data.starts_with(EXIF_PREFIX) => {
+                self.found.orientation = self.found.orientation.or_else(|| orientation(&data));
+                return Ok(Role::Exif);
             }
             APP2 if data.starts_with(b"ICC_PROFILE\0") => return Ok(Role::Profile),
             // Without it RGB would be taken for YCbCr, and inverted CMYK for plain.
@@ -202,8 +217,7 @@ impl<R: BufRead + Seek> Walk<'_, '_, R> {
         Ok(marker)
     }
 
-    fn finish(mut self, start: u64) -> Result<Header, ImagingError> {
-        self.emit(Role::Picture, start);
+    fn finish(&self) -> Result<Header, ImagingError> {
         let header = self.header.filter(|_| self.scans > 0);
         let header = header.ok_or_else(|| ImagingError::undecodable("the JPEG file holds no picture"))?;
         Ok(Header {

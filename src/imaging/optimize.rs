@@ -1,43 +1,45 @@
 //! The same picture at its full size in fewer bytes.
 
+use image::metadata::Orientation;
+
 use super::container::Header;
 use super::decode::Picture;
 use super::encode::{self, PngEffort, QUALITY};
+use super::metadata::Kept;
 use super::{ImagingError, Reporter, Stage, strip};
 use crate::domain::image::{Format, Limits};
 
-/// What is tried when the usual quality does not come out smaller than the input.
-const QUALITIES: [u8; 4] = [QUALITY, 70, 60, 50];
+/// What is tried when the wanted quality does not come out smaller than the input.
+const LOWER_QUALITIES: [u8; 3] = [70, 60, 50];
 
-/// Never more bytes than `input` has, unless turning it or converting its colours made it another picture
-/// that no quality makes as small.
-pub(super) fn optimize(
-    input: &[u8],
-    header: &Header,
-    picture: &Picture,
-    limits: &Limits,
-    reporter: &mut Reporter<'_>,
-) -> Result<(Format, Vec<u8>), ImagingError> {
-    let mut work = Work { input, header, picture, limits, reporter };
-    match header.format {
-        // All frames stay, which no encoder here writes.
-        Format::Gif => Ok((Format::Gif, work.clean()?)),
-        format if header.animated => Ok((format, work.clean()?)),
-        Format::Jpeg => Ok((Format::Jpeg, work.jpeg()?)),
-        Format::Png => Ok((Format::Png, work.png()?)),
-        Format::WebP => work.webp(),
-    }
-}
-
-struct Work<'a, 'b> {
-    input: &'a [u8],
-    header: &'a Header,
-    picture: &'a Picture,
-    limits: &'a Limits,
-    reporter: &'a mut Reporter<'b>,
+/// A picture and what is known of it.
+pub(super) struct Work<'a, 'b> {
+    pub(super) input: &'a [u8],
+    pub(super) header: &'a Header,
+    pub(super) picture: &'a Picture,
+    pub(super) kept: &'a Kept,
+    pub(super) limits: &'a Limits,
+    pub(super) reporter: &'a mut Reporter<'b>,
 }
 
 impl Work<'_, '_> {
+    /// Never more bytes than the input has, unless turning it or converting its colours made it another picture
+    /// that no quality makes as small. The quality is what a lossy format begins with.
+    pub(super) fn optimize(mut self, quality: Option<u8>) -> Result<(Format, Vec<u8>), ImagingError> {
+        let quality = quality.unwrap_or(QUALITY);
+        let stays = self.header.format == Format::Gif || self.header.animated;
+        let (format, bytes) = match self.header.format {
+            // All frames stay, which no encoder here writes.
+            format if stays => (format, self.clean()?),
+            Format::Jpeg => (Format::Jpeg, self.jpeg(quality)?),
+            Format::WebP => self.webp(quality)?,
+            _ => (Format::Png, self.png()?),
+        };
+        // Frames that stay as they are stored are still to be turned by who shows them.
+        let orientation = if stays { self.header.orientation } else { Orientation::NoTransforms };
+        Ok((format, self.kept.put(format, bytes, orientation)))
+    }
+
     fn clean(&mut self) -> Result<Vec<u8>, ImagingError> {
         self.reporter.stage(Stage::Encode)?;
         // Where the frames stay as they are, so must the profile that they need.
@@ -46,31 +48,34 @@ impl Work<'_, '_> {
 
     /// Whether the stored pixels are those to be displayed.
     fn is_unchanged(&self) -> bool {
-        !self.picture.converted && !self.picture.turned
+        // What is cut short is no picture that can be handed on.
+        !self.picture.converted && !self.picture.turned && !self.header.truncated
     }
 
-    fn jpeg(&mut self) -> Result<Vec<u8>, ImagingError> {
+    fn jpeg(&mut self, quality: u8) -> Result<Vec<u8>, ImagingError> {
         let picture = self.picture;
-        self.lossy(|quality| encode::small_jpeg(&picture.pixels, quality))
+        self.lossy(quality, |quality| encode::small_jpeg(&picture.pixels, quality))
     }
 
     /// A lossy encoding that is smaller than the input; the input itself where that is unchanged and there
-    /// is none at the usual quality.
+    /// is none at this quality.
     fn lossy(
         &mut self,
+        quality: u8,
         encode: impl Fn(u8) -> Result<Vec<u8>, ImagingError>,
     ) -> Result<Vec<u8>, ImagingError> {
         if self.is_unchanged() {
             let clean = self.clean()?;
             self.reporter.stage(Stage::Encode)?;
-            let encoded = encode(QUALITY)?;
+            let encoded = encode(quality)?;
             return Ok(if encoded.len() < clean.len() { encoded } else { clean });
         }
         let mut smallest: Option<Vec<u8>> = None;
-        for quality in QUALITIES {
+        let lower = LOWER_QUALITIES.into_iter().filter(|lower| *lower < quality);
+        for quality in std::iter::once(quality).chain(lower) {
             self.reporter.stage(Stage::Encode)?;
             let encoded = encode(quality)?;
-            if encoded.len() < self.input.len() {
+            if encoded.len() + self.kept.len() < self.input.len() {
                 return Ok(encoded);
             }
             smallest = Some(match smallest {
@@ -96,28 +101,28 @@ impl Work<'_, '_> {
     }
 
     #[cfg(feature = "webp")]
-    fn webp(&mut self) -> Result<(Format, Vec<u8>), ImagingError> {
+    fn webp(&mut self, quality: u8) -> Result<(Format, Vec<u8>), ImagingError> {
         let picture = self.picture;
         let side = picture.pixels.width().max(picture.pixels.height());
         if side > encode::WEBP_MAX_SIDE {
-            return self.webp_without_encoder();
+            return self.webp_without_encoder(quality);
         }
-        Ok((Format::WebP, self.lossy(|quality| encode::webp(&picture.pixels, quality))?))
+        Ok((Format::WebP, self.lossy(quality, |quality| encode::webp(&picture.pixels, quality))?))
     }
 
     #[cfg(not(feature = "webp"))]
-    fn webp(&mut self) -> Result<(Format, Vec<u8>), ImagingError> {
-        self.webp_without_encoder()
+    fn webp(&mut self, quality: u8) -> Result<(Format, Vec<u8>), ImagingError> {
+        self.webp_without_encoder(quality)
     }
 
     /// The input itself, or another format where it has to change.
-    fn webp_without_encoder(&mut self) -> Result<(Format, Vec<u8>), ImagingError> {
+    fn webp_without_encoder(&mut self, quality: u8) -> Result<(Format, Vec<u8>), ImagingError> {
         if self.is_unchanged() {
             Ok((Format::WebP, self.clean()?))
         } else if self.picture.pixels.color().has_alpha() {
             Ok((Format::Png, self.png()?))
         } else {
-            Ok((Format::Jpeg, self.jpeg()?))
+            Ok((Format::Jpeg, self.jpeg(quality)?))
         }
     }
 }

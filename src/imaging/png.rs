@@ -36,29 +36,48 @@ pub(super) fn walk<R: BufRead + Seek>(
     let mut has_data = false;
     loop {
         let start = source.position();
-        let length = u64::from(u32::from_be_bytes(source.array()?));
-        let kind: [u8; 4] = source.array()?;
-        match &kind {
-            b"eXIf" => header.orientation = orientation(&source.block(length)?).unwrap_or(header.orientation),
-            b"zTXt" | b"iTXt" | b"iCCP" => check_expansion(kind, &source.block(length)?)?,
-            _ => source.skip(length)?,
-        }
-        source.skip(CRC_LENGTH)?;
-        visit(Part { role: role(kind), range: start..source.position() });
-        match &kind {
-            b"IDAT" => has_data = true,
-            // After the first data it would not make the picture an animation.
-            b"acTL" => header.animated |= !has_data,
-            b"IEND" if has_data => return Ok(header),
-            b"IEND" => return Err(ImagingError::undecodable("the PNG file holds no picture data")),
-            _ => {}
+        match chunk(source, &mut header, &mut has_data) {
+            Ok(kind) => {
+                visit(Part { role: role(kind), range: start..source.position() });
+                match &kind {
+                    b"IEND" if has_data => return Ok(header),
+                    b"IEND" => return Err(ImagingError::undecodable("the PNG file holds no picture data")),
+                    _ => {}
+                }
+            }
+            Err(error) if has_data && !header.animated && source.allows(&error) => {
+                return Ok(Header { truncated: true, ..header });
+            }
+            Err(error) => return Err(error),
         }
     }
+}
+
+/// One chunk with its checksum.
+fn chunk<R: BufRead + Seek>(
+    source: &mut Source<'_, R>,
+    header: &mut Header,
+    has_data: &mut bool,
+) -> Result<[u8; 4], ImagingError> {
+    let length = u64::from(u32::from_be_bytes(source.array()?));
+    let kind: [u8; 4] = source.array()?;
+    // After the first data it would not make the picture an animation.
+    header.animated |= &kind == b"acTL" && !*has_data;
+    *has_data |= &kind == b"IDAT";
+    match &kind {
+        b"eXIf" => header.orientation = orientation(&source.block(length)?).unwrap_or(header.orientation),
+        b"zTXt" | b"iTXt" | b"iCCP" => check_expansion(kind, &source.block(length)?)?,
+        _ => source.skip(length)?,
+    }
+    source.skip(CRC_LENGTH)?;
+    Ok(kind)
 }
 
 fn role(kind: [u8; 4]) -> Role {
     if kind == *b"iCCP" {
         Role::Profile
+    } else if kind == *b"eXIf" {
+        Role::Exif
     } else if PICTURE_CHUNKS.contains(&kind) {
         Role::Picture
     } else {

@@ -7,12 +7,23 @@ use image::DynamicImage;
 
 use super::ImagingError;
 
+/// So few pixels are kept as they are.
+const SMALL: u64 = 1 << 18;
+
 /// A picture at 8 bits a sample and what has been made smaller of it.
 pub(super) struct Pyramid<'a> {
     base: Cow<'a, DynamicImage>,
-    /// In the order in which they were asked for, which is big to small.
     levels: Vec<DynamicImage>,
     resizer: Resizer,
+}
+
+/// A part of the picture, in its pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Area {
+    pub(super) left: f64,
+    pub(super) top: f64,
+    pub(super) width: f64,
+    pub(super) height: f64,
 }
 
 impl<'a> Pyramid<'a> {
@@ -20,24 +31,70 @@ impl<'a> Pyramid<'a> {
         Self { base: eight_bits(base), levels: Vec::new(), resizer: Resizer::new() }
     }
 
-    /// The picture at this size, which is at most its own.
-    pub(super) fn level(&mut self, width: u32, height: u32) -> Result<&DynamicImage, ImagingError> {
+    /// The picture's own size.
+    pub(super) fn size(&self) -> (u32, u32) {
+        (self.base.width(), self.base.height())
+    }
+
+    /// The whole picture at this size.
+    pub(super) fn level(&mut self, width: u32, height: u32) -> Result<Cow<'_, DynamicImage>, ImagingError> {
         if has_size(&self.base, width, height) {
-            return Ok(&self.base);
+            return Ok(Cow::Borrowed(&self.base));
         }
         if let Some(index) = self.levels.iter().position(|level| has_size(level, width, height)) {
-            return self.levels.get(index).ok_or_else(failed);
+            return self.levels.get(index).map(Cow::Borrowed).ok_or_else(failed);
         }
-        let mut level = DynamicImage::new(width, height, self.base.color());
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
-        // A level of twice the size leaves the filter what it needs: the result cannot be told from one
-        // made of the full picture, at a twentieth of the pixels.
-        let enough = |level: &&DynamicImage| level.width() >= 2 * width && level.height() >= 2 * height;
-        let source = self.levels.iter().rfind(enough).unwrap_or(&self.base);
-        self.resizer.resize(source, &mut level, &options).map_err(|_| failed())?;
+        let level = self.scaled(None, (width, height))?;
+        if pixels(&level) > pixels(&self.base) {
+            return Ok(Cow::Owned(level));
+        }
+        // What is to come is smaller, and made of this one as well as of one that is hardly larger. So all that is
+        // kept takes a third more than the largest alone.
+        let least = 4 * pixels(&level);
+        self.levels.retain(|kept| pixels(kept) >= least || pixels(kept) <= SMALL);
         self.levels.push(level);
-        self.levels.last().ok_or_else(failed)
+        self.levels.last().map(Cow::Borrowed).ok_or_else(failed)
     }
+
+    /// A part of the picture at this size.
+    pub(super) fn part(&mut self, area: Area, size: (u32, u32)) -> Result<DynamicImage, ImagingError> {
+        self.scaled(Some(area), size)
+    }
+
+    fn scaled(
+        &mut self,
+        area: Option<Area>,
+        (width, height): (u32, u32),
+    ) -> Result<DynamicImage, ImagingError> {
+        let (whole_width, whole_height) = (f64::from(self.base.width()), f64::from(self.base.height()));
+        let area = area.unwrap_or(Area { left: 0.0, top: 0.0, width: whole_width, height: whole_height });
+        // A source of twice the size leaves the filter what it needs: the result cannot be told from one
+        // made of the full picture, at a twentieth of the pixels.
+        let enough = |level: &&DynamicImage| {
+            let (x, y) = (f64::from(level.width()) / whole_width, f64::from(level.height()) / whole_height);
+            area.width * x >= 2.0 * f64::from(width) && area.height * y >= 2.0 * f64::from(height)
+        };
+        let source =
+            self.levels.iter().filter(enough).min_by_key(|level| pixels(level)).unwrap_or(&self.base);
+        let (x, y) = (f64::from(source.width()) / whole_width, f64::from(source.height()) / whole_height);
+        let (left, top) = (area.left * x, area.top * y);
+        // What rounding adds must not lie outside.
+        let part_width = (area.width * x).min(f64::from(source.width()) - left);
+        let part_height = (area.height * y).min(f64::from(source.height()) - top);
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3)).crop(
+            left,
+            top,
+            part_width,
+            part_height,
+        );
+        let mut scaled = DynamicImage::new(width, height, source.color());
+        self.resizer.resize(source, &mut scaled, &options).map_err(|_| failed())?;
+        Ok(scaled)
+    }
+}
+
+fn pixels(image: &DynamicImage) -> u64 {
+    u64::from(image.width()) * u64::from(image.height())
 }
 
 fn has_size(image: &DynamicImage, width: u32, height: u32) -> bool {
@@ -67,7 +124,7 @@ mod tests {
     #[test]
     fn levels_are_made_of_what_is_twice_as_large() {
         let base = DynamicImage::from(noise(400, 400));
-        let of_the_base = |side| Pyramid::new(&base).level(side, side).unwrap().clone();
+        let of_the_base = |side| Pyramid::new(&base).level(side, side).unwrap().into_owned();
         let mut pyramid = Pyramid::new(&base);
         pyramid.level(100, 100).unwrap();
         assert_eq!(*pyramid.level(60, 60).unwrap(), of_the_base(60));

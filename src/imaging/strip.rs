@@ -20,11 +20,11 @@ pub(super) fn clean(
 ) -> Result<Vec<u8>, ImagingError> {
     let mut bytes = Vec::with_capacity(input.len());
     let mut has_profile = false;
-    container::walk(&mut Cursor::new(input), limits, &mut |part| {
+    container::walk(&mut Cursor::new(input), limits, false, &mut |part| {
         let keep = match part.role {
             Role::Picture => true,
             Role::Profile => keep_profile,
-            Role::Metadata => false,
+            Role::Exif | Role::Metadata => false,
         };
         if keep {
             has_profile |= part.role == Role::Profile;
@@ -35,7 +35,7 @@ pub(super) fn clean(
         Format::WebP => finish_webp(&mut bytes, has_profile, header.orientation),
         Format::Png => finish_png(&mut bytes, header.orientation),
         // A JPEG that has to be turned is always encoded anew; a GIF has no orientation.
-        Format::Jpeg | Format::Gif => {}
+        Format::Jpeg | Format::Gif | Format::Avif => {}
     }
     Ok(bytes)
 }
@@ -117,7 +117,7 @@ mod tests {
     };
 
     fn cleaned(bytes: &[u8], keep_profile: bool) -> Vec<u8> {
-        let header = container::walk(&mut Cursor::new(bytes), &LIMITS, &mut |_| ()).unwrap();
+        let header = container::walk(&mut Cursor::new(bytes), &LIMITS, false, &mut |_| ()).unwrap();
         clean(bytes, &header, keep_profile, &LIMITS).unwrap()
     }
 

@@ -11,7 +11,10 @@ use super::fixtures::{
     jpeg_exif, noise, optimized, picture, png, probed, rendered, stored, webp, webp_bitstream, with_chunks,
     with_segments,
 };
-use super::{Format, ImagingError, Rendered, Stage, Step, Variant, render};
+use super::{Format, Handling, ImagingError, Rendered, Stage, Step, Variant, render};
+
+mod policies;
+mod variants;
 
 fn pixels(artifact: &Rendered) -> DynamicImage {
     image::load_from_memory(&artifact.bytes).unwrap()
@@ -202,19 +205,20 @@ fn colours_are_converted_once_and_the_profile_goes() {
 #[test]
 fn steps_are_told_in_order() {
     let bytes = jpeg(&picture(64, 64), 95);
-    let variants = Variant { name: "small".to_owned(), width: Some(32) };
-    let full = Variant { name: "full".to_owned(), width: None };
+    let variants = Variant { name: "small".to_owned(), width: Some(32), ..Variant::default() };
+    let full = Variant { name: "full".to_owned(), ..Variant::default() };
     let mut told = Vec::new();
-    render(&bytes, &[full, variants], &LIMITS, &mut |step| {
+    render(&bytes, &[full, variants], &Handling::default(), &LIMITS, &mut |step| {
         told.push(match step {
             Step::Stage(stage) => stage.as_str().to_owned(),
+            Step::Placeholder(_) => "placeholder".to_owned(),
             Step::Artifact(artifact) => artifact.name,
         });
         ControlFlow::Continue(())
     })
     .unwrap();
     told.dedup();
-    assert_eq!(told, ["decode", "resize", "encode", "small", "encode", "full"]);
+    assert_eq!(told, ["decode", "resize", "placeholder", "encode", "small", "encode", "full"]);
 }
 
 #[test]
@@ -223,7 +227,7 @@ fn a_break_stops_at_each_step() {
     let variants = Variant::defaults();
     let stopping_at = |last: usize| {
         let mut calls = 0;
-        let result = render(&bytes, &variants, &LIMITS, &mut |_| {
+        let result = render(&bytes, &variants, &Handling::default(), &LIMITS, &mut |_| {
             calls += 1;
             if calls == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -241,7 +245,7 @@ fn a_break_stops_at_each_step() {
 
 #[test]
 fn nothing_wanted_is_nothing_done() {
-    render(b"not even a picture", &[], &LIMITS, &mut |_| panic!("no step")).unwrap();
+    render(b"not even a picture", &[], &Handling::default(), &LIMITS, &mut |_| panic!("no step")).unwrap();
 }
 
 #[test]

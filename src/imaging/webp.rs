@@ -172,7 +172,7 @@ impl<R: BufRead + Seek> Walk<'_, '_, R> {
     fn exif(&mut self, length: u64, header: Header) -> Result<Role, ImagingError> {
         let orientation = orientation(&self.source.block(length)?).unwrap_or(header.orientation);
         self.header = Some(Header { orientation, ..header });
-        Ok(Role::Metadata)
+        Ok(Role::Exif)
     }
 
     fn finish(self, end: u64) -> Result<Header, ImagingError> {

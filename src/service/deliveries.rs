@@ -3,9 +3,10 @@
 use super::view::DeliveryView;
 use super::{Service, ServiceError};
 use crate::domain::client::ClientId;
-use crate::domain::delivery::{Delivery, DeliveryState};
+use crate::domain::delivery::{Delivery, DeliveryConflict, DeliveryState};
 use crate::domain::destination::Standing;
 use crate::domain::id::{DeliveryId, DestinationId};
+use crate::store::StoreError;
 pub use crate::store::{DeliveryPage, DeliveryQuery, DestinationStatus};
 
 impl Service {
@@ -38,7 +39,12 @@ impl Service {
         force: bool,
     ) -> Result<Delivery, ServiceError> {
         self.delivery(client, id).await?;
-        Ok(self.store.send_again(id, force, self.clock.now()).await?)
+        self.store.send_again(id, force, self.clock.now()).await.map_err(|error| match error {
+            StoreError::Delivery(DeliveryConflict(DeliveryState::Delivered)) => {
+                ServiceError::AlreadyDelivered
+            }
+            other => other.into(),
+        })
     }
 
     /// The destination of this id.

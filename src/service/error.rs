@@ -59,6 +59,9 @@ pub enum ServiceError {
         /// The host.
         host: String,
     },
+    /// It arrived, and nobody insisted.
+    #[error("the delivery is delivered; force=true sends it again all the same")]
+    AlreadyDelivered,
     /// The picture is not one, or too much of one.
     #[error(transparent)]
     Image(#[from] ImagingError),

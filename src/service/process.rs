@@ -11,6 +11,7 @@ use super::error::job_error;
 use super::{Service, ServiceError, view};
 use crate::blobs::ORIGINAL;
 use crate::clock::random_fraction;
+use crate::domain::image::Placeholder;
 use crate::domain::job::{Artifact, Job, JobError};
 use crate::domain::retry::RetryPolicy;
 use crate::imaging::{self, Permit, Rendered, Stage, Step};
@@ -18,7 +19,7 @@ use crate::store::{Ending, StoreError};
 
 /// Steps that imaging may be ahead of the disk: more than a job has, so that a disk that stalls does not use up
 /// the time that the picture may take.
-const STEPS_AHEAD: usize = 64;
+const STEPS_AHEAD: usize = 128;
 /// How long a job waits whose artifacts found no room on the disk.
 const NO_ROOM_DELAY: Duration = Duration::from_secs(5);
 
@@ -40,6 +41,8 @@ struct Try<'a> {
     job: &'a Job,
     token: u64,
     made: usize,
+    /// Goes with the next artifact, as it would be a commit by itself.
+    placeholder: Option<Placeholder>,
 }
 
 impl Service {
@@ -129,18 +132,20 @@ impl Service {
     /// Makes the artifacts that are missing, and stores each as soon as it is made.
     async fn make(&self, job: &Job, token: u64, thread: Permit) -> Result<Option<Stop>, ServiceError> {
         let original = self.blobs.read(job.id, ORIGINAL).await?;
-        let (variants, limits) = (job.missing_variants(), self.settings.limits);
+        let (variants, handling, limits) = (job.missing_variants(), job.handling, self.settings.limits);
         let (steps, mut made) = mpsc::channel(STEPS_AHEAD);
         let work = self.imaging.run(thread, move || {
-            imaging::render(&original, &variants, &limits, &mut |step| match steps.blocking_send(step) {
-                Ok(()) => ControlFlow::Continue(()),
-                // Nobody takes the steps any more: the work is to stop.
-                Err(_) => ControlFlow::Break(()),
+            imaging::render(&original, &variants, &handling, &limits, &mut |step| {
+                match steps.blocking_send(step) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    // Nobody takes the steps any more: the work is to stop.
+                    Err(_) => ControlFlow::Break(()),
+                }
             })
         });
         let work = tokio::time::timeout(self.settings.max_time, work);
         tokio::pin!(work);
-        let mut current = Try { job, token, made: job.artifacts.len() };
+        let mut current = Try { job, token, made: job.artifacts.len(), placeholder: None };
         let result = loop {
             tokio::select! {
                 Some(step) = made.recv() => self.take(&mut current, step).await?,
@@ -187,6 +192,7 @@ impl Service {
     async fn take(&self, current: &mut Try<'_>, step: Step) -> Result<(), ServiceError> {
         match step {
             Step::Stage(stage) => self.show(current, Some(stage)),
+            Step::Placeholder(placeholder) => current.placeholder = Some(placeholder),
             Step::Artifact(rendered) => {
                 self.keep(current, rendered).await?;
                 current.made += 1;
@@ -203,11 +209,12 @@ impl Service {
     }
 
     /// The bytes are durable before the job says that they are there.
-    async fn keep(&self, current: &Try<'_>, rendered: Rendered) -> Result<(), ServiceError> {
+    async fn keep(&self, current: &mut Try<'_>, rendered: Rendered) -> Result<(), ServiceError> {
         let Rendered { name, format, width, height, bytes } = rendered;
         let stored = self.blobs.put(current.job.id, &name, &bytes).await?;
         let artifact = Artifact { name, format, bytes: stored.bytes, width, height, sha256: stored.sha256 };
-        Ok(self.store.add_artifact(current.job.id, current.token, artifact).await?)
+        let placeholder = current.placeholder.take();
+        Ok(self.store.add_artifact(current.job.id, current.token, artifact, placeholder).await?)
     }
 }
 

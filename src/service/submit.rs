@@ -19,7 +19,7 @@ pub use crate::blobs::{Received, Upload};
 use crate::clock::entropy;
 use crate::domain::client::ClientId;
 use crate::domain::id::JobId;
-use crate::domain::image::Variant;
+use crate::domain::image::{Handling, Presets};
 use crate::domain::job::{Input, Job, NewJob, Priority};
 use crate::domain::retry::RetryOverride;
 use crate::domain::secret::SigningSecret;
@@ -28,6 +28,7 @@ use crate::notify::webhook::guard::ResolveError;
 use crate::store::{Idempotency, Store, StoreError, Submission, Submitted};
 
 mod callback;
+mod pictures;
 
 /// How long looking up a callback's host may hold up its submission. A slow name server is no reason to
 /// refuse a job: the guard looks again at each attempt.
@@ -58,6 +59,14 @@ pub struct Fields {
     pub callback_retry_initial_ms: Option<String>,
     /// The longest delay, in milliseconds.
     pub callback_retry_max_ms: Option<String>,
+    /// A configured name for variants.
+    pub preset: Option<String>,
+    /// What to make of the picture: a JSON array.
+    pub variants: Option<String>,
+    /// `none`, `copyright` or `all`: what artifacts keep of the picture's metadata.
+    pub metadata_policy: Option<String>,
+    /// Whether a picture that is cut short is taken: `true` or `false`.
+    pub allow_truncated: Option<String>,
     /// `high`, `normal` or `low`, among the client's own jobs.
     pub priority: Option<String>,
     /// When to start at the earliest: RFC 3339.
@@ -75,6 +84,10 @@ impl fmt::Debug for Fields {
         f.debug_struct("Fields")
             .field("callback_url", &self.callback_url)
             .field("callback_events", &self.callback_events)
+            .field("preset", &self.preset)
+            .field("variants", &self.variants)
+            .field("metadata_policy", &self.metadata_policy)
+            .field("allow_truncated", &self.allow_truncated)
             .field("priority", &self.priority)
             .field("start_at", &self.start_at)
             .field("deadline_ms", &self.deadline_ms)
@@ -112,6 +125,7 @@ pub struct Accepted {
 /// The fields, checked.
 struct Wanted {
     callback: Option<callback::Wanted>,
+    pictures: pictures::Wanted,
     priority: Priority,
     start_at: Option<Timestamp>,
     deadline_ms: Option<u64>,
@@ -131,10 +145,11 @@ impl Service {
         if let Some(url) = &url {
             self.check_host(url).await?;
         }
-        let wanted = check_fields(&request.fields, url, self.clock.now())?;
+        let wanted = check_fields(&request.fields, &self.settings.presets, url, self.clock.now())?;
         let Request { client, picture, filename, claimed_type, idempotency_key, .. } = request;
-        let (picture, probe) = self.probe(picture).await?;
+        let (picture, probe) = self.probe(picture, wanted.pictures.handling).await?;
         check_claim(claimed_type.as_deref(), &probe)?;
+        wanted.pictures.check_sizes(&probe).map_err(ServiceError::Invalid)?;
 
         let stored = picture.stored();
         let idempotency = idempotency_key
@@ -152,7 +167,9 @@ impl Service {
                 height: probe.height,
                 sha256: stored.sha256,
             },
-            variants: Variant::defaults(),
+            variants: wanted.pictures.variants,
+            preset: wanted.pictures.preset,
+            handling: wanted.pictures.handling,
             callback: wanted.callback.map(|callback| callback.sealed(&self.vault, id)),
             priority: wanted.priority,
             start_at: wanted.start_at,
@@ -171,7 +188,7 @@ impl Service {
     }
 
     /// Reads the picture's header and structure, on a thread that may wait for the disk.
-    async fn probe(&self, picture: Received) -> Result<(Received, Probe), ServiceError> {
+    async fn probe(&self, picture: Received, handling: Handling) -> Result<(Received, Probe), ServiceError> {
         if picture.stored().bytes == 0 {
             return Err(ServiceError::Invalid(vec![FieldError {
                 field: "image".to_owned(),
@@ -182,7 +199,7 @@ impl Service {
         let limits = self.settings.limits;
         let probed = tokio::task::spawn_blocking(move || {
             let mut source = BufReader::with_capacity(64 * 1024, picture.open()?);
-            Ok::<_, ServiceError>((imaging::probe(&mut source, &limits)?, picture))
+            Ok::<_, ServiceError>((imaging::probe(&mut source, &handling, &limits)?, picture))
         });
         let (probe, picture) = probed.await.map_err(|_| imaging::ImagingError::Panicked)??;
         Ok((picture, probe))
@@ -238,12 +255,18 @@ fn check_claim(claimed: Option<&str>, probe: &Probe) -> Result<(), ServiceError>
     if same { Ok(()) } else { Err(ServiceError::MediaTypeMismatch { claimed: essence, detected }) }
 }
 
-fn check_fields(fields: &Fields, url: Option<Url>, now: Timestamp) -> Result<Wanted, ServiceError> {
+fn check_fields(
+    fields: &Fields,
+    presets: &Presets,
+    url: Option<Url>,
+    now: Timestamp,
+) -> Result<Wanted, ServiceError> {
     let mut errors = Vec::new();
     let mut refuse = |field: &str, code, detail: &str| {
         errors.push(FieldError { field: field.to_owned(), code, detail: detail.to_owned() });
     };
     let callback = callback::check(fields, url, &mut refuse);
+    let pictures = pictures::check(fields, presets, &mut refuse);
     let priority = fields.priority.as_deref().map_or(Some(Priority::Normal), Priority::parse);
     if priority.is_none() {
         refuse("priority", "unknown", "high, normal or low");
@@ -275,6 +298,7 @@ fn check_fields(fields: &Fields, url: Option<Url>, now: Timestamp) -> Result<Wan
     }
     Ok(Wanted {
         callback,
+        pictures,
         priority: priority.unwrap_or_default(),
         // Whole milliseconds, as everything that is stored.
         start_at: start_at.and_then(|start| Timestamp::from_millisecond(start.as_millisecond()).ok()),
@@ -341,6 +365,7 @@ fn fingerprint(picture: &[u8; 32], wanted: &Wanted, vault: &Vault) -> [u8; 32] {
     add(b"tags");
     wanted.tags.iter().for_each(|tag| add(tag.as_bytes()));
     add(wanted.metadata.as_deref().unwrap_or_default().as_bytes());
+    wanted.pictures.fingerprint(&mut add);
     hash.finalize().into()
 }
 
@@ -352,7 +377,7 @@ mod tests {
     use crate::domain::secret::EncryptionKey;
 
     fn codes(fields: &Fields) -> Vec<(String, &'static str)> {
-        match check_fields(fields, None, Timestamp::UNIX_EPOCH) {
+        match check_fields(fields, &Presets::default(), None, Timestamp::UNIX_EPOCH) {
             Err(ServiceError::Invalid(errors)) => {
                 errors.into_iter().map(|error| (error.field, error.code)).collect()
             }
@@ -376,7 +401,11 @@ mod tests {
                 ..Fields::default()
             };
             let url = Url::parse("https://a.example/x").ok();
-            fingerprint(&[1; 32], &check_fields(&fields, url, Timestamp::UNIX_EPOCH).unwrap(), &vault())
+            fingerprint(
+                &[1; 32],
+                &check_fields(&fields, &Presets::default(), url, Timestamp::UNIX_EPOCH).unwrap(),
+                &vault(),
+            )
         };
         let same = print(r#"{"x-a":"1","X-B":"2"}"#, None, None, None);
         assert_eq!(print(r#" {"x-b":"2", "x-a":"1"}"#, None, None, None), same);
@@ -467,7 +496,8 @@ mod tests {
 
     #[test]
     fn no_field_is_required() {
-        let wanted = check_fields(&Fields::default(), None, Timestamp::UNIX_EPOCH).unwrap();
+        let wanted =
+            check_fields(&Fields::default(), &Presets::default(), None, Timestamp::UNIX_EPOCH).unwrap();
         assert!(wanted.callback.is_none() && wanted.tags.is_empty() && wanted.metadata.is_none());
     }
 
@@ -480,7 +510,11 @@ mod tests {
                 metadata: Some(metadata.to_owned()),
                 ..Fields::default()
             };
-            fingerprint(&[1; 32], &check_fields(&fields, url, Timestamp::UNIX_EPOCH).unwrap(), &vault())
+            fingerprint(
+                &[1; 32],
+                &check_fields(&fields, &Presets::default(), url, Timestamp::UNIX_EPOCH).unwrap(),
+                &vault(),
+            )
         };
         assert_eq!(print("a,b", "{}"), print(" a , b ", "{}"));
         assert_ne!(print("a,b", "{}"), print("ab", "{}"));

@@ -12,7 +12,7 @@ use crate::blobs::ORIGINAL;
 use crate::domain::delivery::DeliveryState;
 use crate::domain::event::{Event, Subject};
 use crate::domain::hex::hex;
-use crate::domain::image::Format;
+use crate::domain::image::{Format, Placeholder};
 use crate::domain::job::{Artifact, Callback, Job, JobError, JobStatus};
 
 mod deliveries;
@@ -135,7 +135,12 @@ pub struct JobView {
     priority: &'static str,
     progress: Progress,
     input: InputView,
+    // Events of before there were presets and placeholders keep their bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<String>,
     artifacts: Vec<ArtifactView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    placeholder: Option<PlaceholderView>,
     callback: Option<CallbackView>,
     tags: Vec<String>,
     metadata: Option<Box<RawValue>>,
@@ -163,6 +168,12 @@ struct ArtifactView {
     height: u32,
     sha256: String,
     url: String,
+}
+
+#[derive(Debug, Serialize)]
+struct PlaceholderView {
+    thumbhash: String,
+    dominant_color: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -221,6 +232,8 @@ impl JobView {
                 sha256: hex(&job.input.sha256),
             },
             artifacts: job.artifacts.iter().map(|artifact| artifact_view(job, artifact, base)).collect(),
+            preset: job.preset.clone(),
+            placeholder: job.placeholder.as_ref().map(placeholder_view),
             callback: job.callback.as_ref().map(|callback| callback_view(job, callback)),
             tags: job.tags.clone(),
             // Checked to be JSON when it came in.
@@ -292,6 +305,10 @@ fn artifact_view(job: &Job, artifact: &Artifact, base: &str) -> ArtifactView {
         sha256: hex(&artifact.sha256),
         url: format!("{base}{}", artifact_path(job, &artifact.name)),
     }
+}
+
+fn placeholder_view(Placeholder { thumbhash, dominant_color }: &Placeholder) -> PlaceholderView {
+    PlaceholderView { thumbhash: thumbhash.clone(), dominant_color: dominant_color.to_string() }
 }
 
 fn callback_view(job: &Job, callback: &Callback) -> CallbackView {

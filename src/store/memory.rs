@@ -24,6 +24,7 @@ use crate::domain::delivery::{Attempt, Delivery, DeliveryState, Verdict};
 use crate::domain::destination::{Destination, HoldReason, Standing};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
+use crate::domain::image::Placeholder;
 use crate::domain::job::{Artifact, Job};
 use crate::domain::replay::{NewReplay, Replay, ReplayItem, ReplayState};
 use crate::domain::rotation::ClientSecrets;
@@ -119,8 +120,16 @@ impl Store for MemoryStore {
         self.step(|books| books.change_job(id, |job| job.extend_lease(token, until)))
     }
 
-    async fn add_artifact(&self, id: JobId, token: u64, artifact: Artifact) -> Result<(), StoreError> {
-        self.step(|books| books.change_job(id, |job| job.add_artifact(token, artifact)).map(drop))
+    async fn add_artifact(
+        &self,
+        id: JobId,
+        token: u64,
+        artifact: Artifact,
+        placeholder: Option<Placeholder>,
+    ) -> Result<(), StoreError> {
+        self.step(|books| {
+            books.change_job(id, |job| job.add_artifact(token, artifact, placeholder)).map(drop)
+        })
     }
 
     async fn finish_job(

@@ -36,6 +36,7 @@ use crate::domain::delivery::{Attempt, Delivery, Verdict};
 use crate::domain::destination::{Destination, Standing};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
+use crate::domain::image::Placeholder;
 use crate::domain::job::{Artifact, Job};
 use crate::domain::replay::{NewReplay, Replay, ReplayItem};
 use crate::domain::rotation::ClientSecrets;
@@ -173,10 +174,16 @@ impl Store for SledStore {
             .map(|record| record.job)
     }
 
-    async fn add_artifact(&self, id: JobId, token: u64, artifact: Artifact) -> Result<(), StoreError> {
+    async fn add_artifact(
+        &self,
+        id: JobId,
+        token: u64,
+        artifact: Artifact,
+        placeholder: Option<Placeholder>,
+    ) -> Result<(), StoreError> {
         self.writer
             .write(Durability::Written, move |tx| {
-                tx.update(id, |record: &mut JobRecord| record.job.add_artifact(token, artifact))
+                tx.update(id, |record: &mut JobRecord| record.job.add_artifact(token, artifact, placeholder))
             })
             .await
             .map(drop)

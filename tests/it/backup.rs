@@ -15,7 +15,7 @@ use darkroom::domain::delivery::{Attempt, Verdict};
 use darkroom::domain::dispatch::DispatchPolicy;
 use darkroom::domain::event::EventKind;
 use darkroom::domain::id::{JobId, WorkerId};
-use darkroom::domain::image::{Format, Variant};
+use darkroom::domain::image::{Format, Handling, Variant};
 use darkroom::domain::job::{Callback, Input, JobStatus, NewJob, Priority};
 use darkroom::domain::retry::RetryOverride;
 use darkroom::domain::secret::SigningSecret;
@@ -246,6 +246,8 @@ fn submission(n: u64) -> Submission {
         client: ClientId::dev(),
         input,
         variants: Variant::defaults(),
+        preset: None,
+        handling: Handling::default(),
         callback: Some(callback),
         priority: Priority::Normal,
         start_at: None,
@@ -430,7 +432,7 @@ async fn a_file_that_is_cut_off_or_altered_is_refused_and_leaves_nothing() {
         fails(&import(&altered).each_ref().map(String::as_str), 1, says).await;
         assert!(!target.exists());
     }
-    let newer = String::from_utf8_lossy(&whole[..1024]).replace("{\"format\":2", "{\"format\":9");
+    let newer = String::from_utf8_lossy(&whole[..1024]).replace("{\"format\":3", "{\"format\":9");
     fs::write(&altered, newer).unwrap();
     fails(&import(&altered).each_ref().map(String::as_str), 1, "format version 9").await;
     fails(&import(&place.path().join("none.tar")).each_ref().map(String::as_str), 2, "none.tar").await;

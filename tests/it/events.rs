@@ -62,7 +62,7 @@ fn completed() -> Job {
     for (name, format) in [("preview", Format::Jpeg), ("optimized", Format::Png)] {
         let sha256 = [7; 32];
         let artifact = Artifact { name: name.to_owned(), format, bytes: 123, width: 40, height: 30, sha256 };
-        job.add_artifact(job.lease_token, artifact).unwrap();
+        job.add_artifact(job.lease_token, artifact, None).unwrap();
     }
     job.complete(job.lease_token, at(2)).unwrap();
     if let Some(latest) = job.callback.as_mut().and_then(|callback| callback.latest.as_mut()) {

@@ -39,5 +39,6 @@ mod secrets;
 mod server;
 mod signature;
 mod support;
+mod variants;
 mod verifiers;
 mod workers;

@@ -1,6 +1,6 @@
 //! What the tests share: a running service, a receiver of callbacks, and small pictures.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use darkroom::app::{self, Running};
@@ -9,7 +9,7 @@ use darkroom::config::{Config, Sources};
 use darkroom::domain::client::ClientId;
 use darkroom::domain::dispatch::DispatchPolicy;
 use darkroom::domain::id::JobId;
-use darkroom::domain::image::{Format, Variant};
+use darkroom::domain::image::{Format, Handling, Variant};
 use darkroom::domain::job::{Input, NewJob, Priority};
 use darkroom::store::Policy;
 use darkroom::store::sled::Options;
@@ -38,6 +38,10 @@ pub struct App {
 pub type Flags<'a> = &'a [(&'static str, &'a str)];
 
 pub fn config(folder: &Path, flags: Flags<'_>) -> Config {
+    config_of(folder, flags, None)
+}
+
+fn config_of(folder: &Path, flags: Flags<'_>, file: Option<PathBuf>) -> Config {
     let fixed =
         [("server.listen", "127.0.0.1:0".to_owned()), ("storage.data_dir", folder.display().to_string())];
     // Lists are read from the environment alone.
@@ -45,7 +49,7 @@ pub fn config(folder: &Path, flags: Flags<'_>) -> Config {
     let variable = |key: &str| format!("DARKROOM_{}", key.to_uppercase().replace('.', "__"));
     let environment = lists.iter().map(|(key, value)| (variable(key), (*value).to_owned())).collect();
     let flags = fixed.into_iter().chain(flags.iter().map(|(key, value)| (*key, (*value).to_owned())));
-    Config::load(Sources { dev: true, flags: flags.collect(), environment, file: None }).unwrap()
+    Config::load(Sources { dev: true, flags: flags.collect(), environment, file }).unwrap()
 }
 
 impl App {
@@ -59,7 +63,19 @@ impl App {
 
     /// On a folder that may hold what another left.
     pub async fn on(folder: TempDir, flags: Flags<'_>, clock: Clock) -> Self {
-        let running = bounded(app::start(config(folder.path(), flags), clock)).await.unwrap();
+        let config = config(folder.path(), flags);
+        Self::of(config, folder, clock).await
+    }
+
+    /// With what a configuration file says.
+    pub async fn start_with_file(file: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config_of(folder.path(), &[], Some(file.to_owned()));
+        Self::of(config, folder, Clock::system()).await
+    }
+
+    async fn of(config: Config, folder: TempDir, clock: Clock) -> Self {
+        let running = bounded(app::start(config, clock)).await.unwrap();
         Self { running, http: Client::builder().no_proxy().timeout(BOUND).build().unwrap(), folder }
     }
 
@@ -152,6 +168,8 @@ pub fn new_job(id: JobId) -> NewJob {
         client,
         input,
         variants,
+        preset: None,
+        handling: Handling::default(),
         callback: None,
         priority: Priority::Normal,
         start_at: None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use darkroom::blobs::{Blobs, ORIGINAL};
 use darkroom::clock::{Clock, entropy};
 use darkroom::domain::id::JobId;
-use darkroom::domain::image::Limits;
+use darkroom::domain::image::{Limits, Presets};
 use darkroom::domain::job::{Job, JobStatus};
 use darkroom::domain::retry::RetryPolicy;
 use darkroom::domain::secret::{EncryptionKey, SigningSecret};
@@ -95,6 +95,7 @@ fn settings() -> Settings {
         encryption_key_file: "encryption-key".into(),
         base_url: String::new(),
         limits: Limits { max_pixels: 1_000_000, max_side: 2_000 },
+        presets: Presets::default(),
         max_time: 120 * SECOND,
         max_upload_bytes: 1 << 20,
         body_idle: SECOND,

@@ -8,7 +8,7 @@ use darkroom::domain::delivery::{
 };
 use darkroom::domain::event::{Event, EventKind};
 use darkroom::domain::id::{DeliveryId, EventId, JobId};
-use darkroom::domain::image::{Format, Variant};
+use darkroom::domain::image::{Format, Handling, Variant};
 use darkroom::domain::job::{Artifact, Callback, Input, Job, JobError, JobStatus, NewJob, Priority};
 use darkroom::domain::retry::RetryOverride;
 use darkroom::store::{Ending, Idempotency, Submission};
@@ -67,6 +67,8 @@ pub fn submission(id: JobId) -> Submission {
             sha256: Sha256::digest(&original).into(),
         },
         variants: Variant::defaults(),
+        preset: None,
+        handling: Handling::default(),
         callback: callback(id),
         priority: Priority::Normal,
         start_at: None,

@@ -93,7 +93,7 @@ impl Writer {
         let token = job.lease_token;
         for variant in job.missing_variants() {
             if self.store_picture(job.id, &variant.name).await {
-                self.store.add_artifact(job.id, token, records::artifact(job.id, &variant)).await?;
+                self.store.add_artifact(job.id, token, records::artifact(job.id, &variant), None).await?;
             }
             let until = now().checked_add(LEASE).unwrap();
             self.store.extend_job(job.id, token, until).await?;

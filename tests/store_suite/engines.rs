@@ -13,6 +13,7 @@ use darkroom::domain::delivery::{Attempt, Delivery, Verdict};
 use darkroom::domain::destination::{Destination, Standing};
 use darkroom::domain::event::Event;
 use darkroom::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
+use darkroom::domain::image::Placeholder;
 use darkroom::domain::job::{Artifact, Job};
 use darkroom::domain::replay::{NewReplay, Replay, ReplayItem};
 use darkroom::domain::rotation::ClientSecrets;
@@ -275,8 +276,14 @@ impl Store for Reopening {
         self.step(None, async move |store| store.extend_job(id, token, until).await).await
     }
 
-    async fn add_artifact(&self, id: JobId, token: u64, artifact: Artifact) -> Result<(), StoreError> {
-        self.step(None, async move |store| store.add_artifact(id, token, artifact).await).await
+    async fn add_artifact(
+        &self,
+        id: JobId,
+        token: u64,
+        artifact: Artifact,
+        placeholder: Option<Placeholder>,
+    ) -> Result<(), StoreError> {
+        self.step(None, async move |store| store.add_artifact(id, token, artifact, placeholder).await).await
     }
 
     async fn finish_job(

@@ -25,7 +25,9 @@ async fn is_fenced_off(rig: &Rig, id: JobId, token: u64, refused: fn(&StoreError
     let before =
         (rig.stored(id).await, rig.story(id).await, rig.next_due().await.unwrap(), rig.waiting_jobs());
     assert!(rig.extend_job(id, token, at(9_999)).await.is_err_and(|error| refused(&error)));
-    assert!(rig.add_artifact(id, token, artifact("preview", 1)).await.is_err_and(|error| refused(&error)));
+    assert!(
+        rig.add_artifact(id, token, artifact("preview", 1), None).await.is_err_and(|error| refused(&error))
+    );
     for ending in every_ending() {
         assert!(rig.finish_job(id, token, ending, at(60)).await.is_err_and(|error| refused(&error)));
     }
@@ -155,7 +157,7 @@ pub async fn artifacts_outlive_their_worker(rig: &Rig) {
     let claimed = rig.claim_one(at(0)).await;
     let (id, token) = (claimed.id, claimed.lease_token);
     for made in [artifact("preview", 1), artifact("thumbnail", 2), artifact("preview", 3)] {
-        rig.add_artifact(id, token, made).await.unwrap();
+        rig.add_artifact(id, token, made, None).await.unwrap();
     }
     let noted = rig.stored(id).await;
     assert_eq!(noted.artifacts, [artifact("thumbnail", 2), artifact("preview", 3)], "one of a name");
@@ -164,7 +166,7 @@ pub async fn artifacts_outlive_their_worker(rig: &Rig) {
         |job: &Job| job.missing_variants().into_iter().map(|variant| variant.name).collect::<Vec<_>>();
     let again = rig.claim_one(at(LEASE)).await;
     assert_eq!(names(&again), ["optimized"], "the next goes on from there");
-    rig.add_artifact(id, again.lease_token, artifact("optimized", 4)).await.unwrap();
+    rig.add_artifact(id, again.lease_token, artifact("optimized", 4), None).await.unwrap();
     let done = rig.finish(&again, Ending::Completed, at(LEASE + 1)).await;
     assert_eq!(done.artifacts.len(), 3);
     assert_eq!(rig.stored(id).await, done);
@@ -197,7 +199,7 @@ pub async fn opening_frees_what_was_claimed(rig: &Rig) {
     let jobs = rig.claim(2, at(0)).await;
     let sending = rig.claim_attempts(5, at(0)).await;
     assert_eq!((jobs.len(), sending.len()), (2, 2));
-    rig.add_artifact(jobs[0].id, jobs[0].lease_token, artifact("preview", 1)).await.unwrap();
+    rig.add_artifact(jobs[0].id, jobs[0].lease_token, artifact("preview", 1), None).await.unwrap();
     rig.cancel_job(jobs[1].id, at(1)).await.unwrap();
 
     rig.reopen(at(5)).await;
@@ -232,7 +234,7 @@ pub async fn what_is_not_there_is_not_found(rig: &Rig) {
     assert!(none(rig.retry_job(id, at(9)).await));
     assert!(none(rig.delete_job(id, at(9)).await));
     assert!(none(rig.restore_job(id, at(9)).await));
-    let noted = rig.add_artifact(id, 1, artifact("preview", 1)).await;
+    let noted = rig.add_artifact(id, 1, artifact("preview", 1), None).await;
     assert!(matches!(noted, Err(StoreError::NotFound)));
     assert_eq!(rig.story(id).await, []);
     assert_eq!(rig.deliveries_of(id).await.unwrap(), []);

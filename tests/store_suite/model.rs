@@ -311,7 +311,7 @@ impl Side {
             }
             Operation::AddArtifact { job, name } => {
                 let Some((id, token)) = world.job(*job, is_running) else { return Ok(Answer::Nothing) };
-                store.add_artifact(id, token, artifact(name, world.now.unsigned_abs())).await?;
+                store.add_artifact(id, token, artifact(name, world.now.unsigned_abs()), None).await?;
                 return Ok(Answer::Nothing);
             }
             Operation::Finish { job, ending } => {

@@ -46,7 +46,7 @@ pub async fn only_what_is_due_goes_and_with_all_that_belongs_to_it(rig: &Rig) {
         panic!("a new job")
     };
     let claimed = rig.claim_one(at(0)).await;
-    rig.add_artifact(first.id, claimed.lease_token, artifact("extra", 1)).await.unwrap();
+    rig.add_artifact(first.id, claimed.lease_token, artifact("extra", 1), None).await.unwrap();
     let first = rig.finish(&claimed, Ending::Completed, at(1)).await;
     let mut attempts = Vec::new();
     for second in [2, 12] {

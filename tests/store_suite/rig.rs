@@ -10,7 +10,7 @@ use darkroom::domain::delivery::{Attempt, Delivery, DeliveryState, ErrorClass, F
 use darkroom::domain::dispatch::DispatchPolicy;
 use darkroom::domain::event::{Event, EventKind, Subject as Told};
 use darkroom::domain::id::{JobId, WorkerId};
-use darkroom::domain::image::{Format, Variant};
+use darkroom::domain::image::{Format, Handling, Variant};
 use darkroom::domain::job::{Artifact, Callback, Input, Job, JobError, JobStatus, NewJob, Priority};
 use darkroom::domain::retry::RetryOverride;
 use darkroom::domain::secret::{SealedSecret, SigningSecret};
@@ -239,6 +239,8 @@ pub fn job(n: u32, now: Timestamp) -> NewJob {
             sha256: [7; 32],
         },
         variants: Variant::defaults(),
+        preset: None,
+        handling: Handling::default(),
         callback: None,
         priority: Priority::Normal,
         start_at: None,

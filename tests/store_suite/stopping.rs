@@ -144,7 +144,7 @@ pub async fn a_job_that_has_ended_is_not_cancelled(rig: &Rig) {
 pub async fn another_go_starts_afresh(rig: &Rig) {
     rig.accept(until(1, 100_000), at(0)).await;
     let claimed = rig.claim_one(at(0)).await;
-    rig.add_artifact(claimed.id, claimed.lease_token, artifact("preview", 1)).await.unwrap();
+    rig.add_artifact(claimed.id, claimed.lease_token, artifact("preview", 1), None).await.unwrap();
     rig.finish(&claimed, Ending::Failed(error()), at(1)).await;
     let again = rig.retry_job(claimed.id, at(50)).await.unwrap();
     assert_eq!((again.status, again.attempt, &again.error), (JobStatus::Queued, 0, &None));

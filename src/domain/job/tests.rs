@@ -1,7 +1,7 @@
 //! Transitions of a job, and what other tests make jobs with.
 
 use super::*;
-use crate::domain::image::Format;
+use crate::domain::image::{Format, Handling};
 use crate::domain::retry::RetryOverride;
 use crate::domain::secret::{SealedSecret, SigningSecret};
 
@@ -26,6 +26,8 @@ pub(crate) fn new_job(n: u8) -> NewJob {
             sha256: [n; 32],
         },
         variants: Variant::defaults(),
+        preset: None,
+        handling: Handling::default(),
         callback: Some(Callback {
             url: "https://hooks.example/abc".parse().unwrap(),
             events: EventKind::TERMINAL.to_vec(),
@@ -110,8 +112,8 @@ fn artifacts_that_exist_are_not_made_again() {
         height: 30,
         sha256: [0; 32],
     };
-    job.add_artifact(token, preview.clone()).unwrap();
-    job.add_artifact(token, preview).unwrap();
+    job.add_artifact(token, preview.clone(), None).unwrap();
+    job.add_artifact(token, preview, None).unwrap();
     assert_eq!(job.artifacts.len(), 1);
     let missing: Vec<_> = job.missing_variants().into_iter().map(|variant| variant.name).collect();
     assert_eq!(missing, ["optimized", "thumbnail"]);

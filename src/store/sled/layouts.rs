@@ -7,19 +7,34 @@ use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::records::JobRecord;
 use crate::domain::client::ClientId;
 use crate::domain::delivery::{
     Attempt, Delivery, DeliveryState, ErrorClass, Failure, ResponseHead, Timings, Trigger,
 };
+use crate::domain::destination::Destination;
 use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::id::{DeliveryId, EventId, JobId};
-use crate::domain::image::Variant;
+use crate::domain::image::{Handling, Variant};
 use crate::domain::job::{
     Artifact, Callback, CallbackProgress, Input, Job, JobError, JobStatus, Lease, Priority,
 };
 use crate::domain::retry::RetryOverride;
 use crate::domain::secret::{SealedSecret, SigningSecret};
 use crate::store::Policy;
+
+/// A variant until schema version 4.
+#[derive(Serialize, Deserialize)]
+pub(super) struct VariantV1 {
+    name: String,
+    width: Option<u32>,
+}
+
+impl From<VariantV1> for Variant {
+    fn from(VariantV1 { name, width }: VariantV1) -> Self {
+        Self { name, width, ..Self::default() }
+    }
+}
 
 /// A callback until schema version 3.
 #[derive(Serialize, Deserialize)]
@@ -54,7 +69,7 @@ pub(super) struct JobV1 {
     pub(super) due_at: Timestamp,
     pub(super) attempt: u32,
     pub(super) input: Input,
-    pub(super) variants: Vec<Variant>,
+    pub(super) variants: Vec<VariantV1>,
     pub(super) artifacts: Vec<Artifact>,
     pub(super) callback: Option<CallbackV1>,
     pub(super) tags: Vec<String>,
@@ -99,7 +114,10 @@ impl JobV1 {
             idempotency_key: None,
             attempt: self.attempt,
             input: self.input,
-            variants: self.variants,
+            variants: self.variants.into_iter().map(Variant::from).collect(),
+            preset: None,
+            handling: Handling::default(),
+            placeholder: None,
             artifacts: self.artifacts,
             callback: self.callback.map(Callback::from),
             tags: self.tags,
@@ -112,8 +130,14 @@ impl JobV1 {
 }
 
 /// A job of schema versions 2 and 3; in version 2 it was a record by itself.
+pub(super) type JobV2 = JobBefore5<CallbackV1>;
+
+/// A job of schema version 4.
+pub(super) type JobV4 = JobBefore5<Callback>;
+
+/// A job of schema versions 2 to 4, with the callback that each had.
 #[derive(Serialize, Deserialize)]
-pub(super) struct JobV2 {
+pub(super) struct JobBefore5<C> {
     id: JobId,
     client: ClientId,
     status: JobStatus,
@@ -139,9 +163,9 @@ pub(super) struct JobV2 {
     idempotency_key: Option<String>,
     attempt: u32,
     input: Input,
-    variants: Vec<Variant>,
+    pub(super) variants: Vec<VariantV1>,
     artifacts: Vec<Artifact>,
-    callback: Option<CallbackV1>,
+    callback: Option<C>,
     tags: Vec<String>,
     metadata: Option<String>,
     error: Option<JobError>,
@@ -149,8 +173,8 @@ pub(super) struct JobV2 {
     lease_token: u64,
 }
 
-impl From<JobV2> for Job {
-    fn from(job: JobV2) -> Self {
+impl<C: Into<Callback>> From<JobBefore5<C>> for Job {
+    fn from(job: JobBefore5<C>) -> Self {
         Self {
             id: job.id,
             client: job.client,
@@ -169,9 +193,12 @@ impl From<JobV2> for Job {
             idempotency_key: job.idempotency_key,
             attempt: job.attempt,
             input: job.input,
-            variants: job.variants,
+            variants: job.variants.into_iter().map(Variant::from).collect(),
+            preset: None,
+            handling: Handling::default(),
+            placeholder: None,
             artifacts: job.artifacts,
-            callback: job.callback.map(Callback::from),
+            callback: job.callback.map(Into::into),
             tags: job.tags,
             metadata: job.metadata,
             error: job.error,
@@ -181,13 +208,52 @@ impl From<JobV2> for Job {
     }
 }
 
-/// A job and what is noted with it, in schema version 3.
+/// A job of schema version 3 or 4 and what is noted with it.
 #[derive(Serialize, Deserialize)]
-pub(super) struct JobRecordV3 {
-    pub(super) job: JobV2,
+pub(super) struct JobRecordBefore5<C> {
+    pub(super) job: JobBefore5<C>,
     pub(super) events: Vec<u64>,
     pub(super) deliveries: Vec<DeliveryId>,
     pub(super) is_going: bool,
+}
+
+pub(super) type JobRecordV3 = JobRecordBefore5<CallbackV1>;
+pub(super) type JobRecordV4 = JobRecordBefore5<Callback>;
+
+impl<C: Into<Callback>> From<JobRecordBefore5<C>> for JobRecord {
+    fn from(JobRecordBefore5 { job, events, deliveries, is_going }: JobRecordBefore5<C>) -> Self {
+        Self { job: job.into(), events, deliveries, is_going }
+    }
+}
+
+/// An event of schema version 4.
+#[derive(Serialize, Deserialize)]
+pub(super) struct EventV3 {
+    id: EventId,
+    seq: u64,
+    kind: EventKind,
+    #[serde(with = "millisecond::required")]
+    at: Timestamp,
+    source: String,
+    subject: SubjectV3,
+}
+
+#[derive(Serialize, Deserialize)]
+enum SubjectV3 {
+    Job(Box<JobV4>),
+    Delivery(Box<Delivery>),
+    Destination(Box<Destination>),
+}
+
+impl From<EventV3> for Event {
+    fn from(EventV3 { id, seq, kind, at, source, subject }: EventV3) -> Self {
+        let subject = match subject {
+            SubjectV3::Job(job) => Subject::Job(Box::new((*job).into())),
+            SubjectV3::Delivery(delivery) => Subject::Delivery(delivery),
+            SubjectV3::Destination(destination) => Subject::Destination(destination),
+        };
+        Self { id, seq, kind, at, source, subject }
+    }
 }
 
 /// An event of schema versions 2 and 3.
@@ -302,6 +368,41 @@ impl From<AttemptV1> for Attempt {
             response: attempt.response,
             error: attempt.error.map(Failure::from),
             next_attempt_at: attempt.next_attempt_at,
+        }
+    }
+}
+
+/// What an older version would have kept of a job that this one made, for tests.
+#[cfg(test)]
+impl From<Job> for JobV4 {
+    fn from(job: Job) -> Self {
+        let variant = |Variant { name, width, .. }| VariantV1 { name, width };
+        Self {
+            id: job.id,
+            client: job.client,
+            status: job.status,
+            revision: job.revision,
+            created_at: job.created_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            due_at: job.due_at,
+            priority: job.priority,
+            deadline_ms: job.deadline_ms,
+            deadline_at: job.deadline_at,
+            cancel_requested_at: job.cancel_requested_at,
+            deleted_at: job.deleted_at,
+            purge_at: job.purge_at,
+            idempotency_key: job.idempotency_key,
+            attempt: job.attempt,
+            input: job.input,
+            variants: job.variants.into_iter().map(variant).collect(),
+            artifacts: job.artifacts,
+            callback: job.callback,
+            tags: job.tags,
+            metadata: job.metadata,
+            error: job.error,
+            lease: job.lease,
+            lease_token: job.lease_token,
         }
     }
 }

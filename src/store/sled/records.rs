@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::keys::{self, DueClass, Key};
-use super::layouts::EventV2;
+use super::layouts::{EventV2, EventV3};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState};
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
@@ -32,15 +32,19 @@ pub(super) trait Record: Serialize + DeserializeOwned {
 }
 
 impl Record for JobRecord {
-    const VERSION: u8 = 4;
+    const VERSION: u8 = 5;
 }
 
 impl Record for Event {
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
 
     // Events are many, and each is right where it lies.
     fn older(version: u8, record: &[u8]) -> Option<Result<Self, postcard::Error>> {
-        (version == 2).then(|| postcard::from_bytes::<EventV2>(record).map(Self::from))
+        match version {
+            2 => Some(postcard::from_bytes::<EventV2>(record).map(Self::from)),
+            3 => Some(postcard::from_bytes::<EventV3>(record).map(Self::from)),
+            _ => None,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::engine::{Engine, Writes};
 use super::keys::{self, Key};
-use super::layouts::{AttemptV1, DeliveryV1, EventV1, JobRecordV3, JobV1, JobV2};
+use super::layouts::{AttemptV1, DeliveryV1, EventV1, JobRecordV3, JobRecordV4, JobV1, JobV2};
 use super::log;
 use super::records::{self, DeliveryRecord, IdempotencyRecord, Indexed, JobRecord};
 use crate::domain::client::ClientId;
@@ -42,9 +42,12 @@ const INDEX: [u8; 8] = [
 /// Brings a store of an older schema version to this one.
 ///
 /// Version 2 kept a job without what is noted with it, and each event by itself, as version 1 did. Version 3 had one list
-/// of what waits for all destinations together, and claims of it on disk.
+/// of what waits for all destinations together, and claims of it on disk. Version 4 knew less of what is wanted of a picture.
 pub(super) fn from(found: u32, engine: &Engine, policy: &Policy) -> Result<(), StoreError> {
     tracing::info!("upgrading the store from schema version {found}");
+    if found == 4 {
+        return jobs(engine);
+    }
     // Both ordered something else otherwise; every entry of the index is made anew from its record.
     for prefix in INDEX {
         each(engine, prefix, |key, _, writes| {
@@ -53,15 +56,7 @@ pub(super) fn from(found: u32, engine: &Engine, policy: &Policy) -> Result<(), S
         })?;
     }
     each(engine, keys::JOB, |key, value, writes| {
-        let record = if let Some(job) = older::<JobV1>(1, value)? {
-            JobRecord::new(job.upgraded(policy))
-        } else if let Some(job) = older::<JobV2>(2, value)? {
-            JobRecord::new(job.into())
-        } else if let Some(JobRecordV3 { job, events, deliveries, is_going }) = older(3, value)? {
-            JobRecord { job: job.into(), events, deliveries, is_going }
-        } else {
-            records::decode(value)?
-        };
+        let record = job_of(value, policy)?;
         writes.extend(record.index().into_iter().map(|key| (key, Some(Vec::new()))));
         writes.insert(key, Some(records::encode(&record)?));
         Ok(())
@@ -108,6 +103,31 @@ pub(super) fn from(found: u32, engine: &Engine, policy: &Policy) -> Result<(), S
         })
     })?;
     deliveries(engine)
+}
+
+/// A job of any version.
+fn job_of(value: &[u8], policy: &Policy) -> Result<JobRecord, StoreError> {
+    Ok(if let Some(job) = older::<JobV1>(1, value)? {
+        JobRecord::new(job.upgraded(policy))
+    } else if let Some(job) = older::<JobV2>(2, value)? {
+        JobRecord::new(job.into())
+    } else if let Some(record) = older::<JobRecordV3>(3, value)? {
+        record.into()
+    } else if let Some(record) = older::<JobRecordV4>(4, value)? {
+        record.into()
+    } else {
+        records::decode(value)?
+    })
+}
+
+/// Each job of version 4; nothing by which it is found has changed.
+fn jobs(engine: &Engine) -> Result<(), StoreError> {
+    each(engine, keys::JOB, |key, value, writes| {
+        if let Some(record) = older::<JobRecordV4>(4, value)? {
+            writes.insert(key, Some(records::encode(&JobRecord::from(record))?));
+        }
+        Ok(())
+    })
 }
 
 /// Each delivery with its entries of the index, its destination, and its place in the ledger.
@@ -201,7 +221,7 @@ mod tests {
     use super::super::engine::tests::{CACHE, policy};
     use serde::Serialize;
 
-    use super::super::layouts::FailureV1;
+    use super::super::layouts::{FailureV1, JobV4};
     use super::*;
     use crate::domain::delivery::{DeliveryState, ErrorClass};
     use crate::domain::event::EventKind;
@@ -221,6 +241,7 @@ mod tests {
 
     fn job_v1(n: u8, status: JobStatus) -> JobV1 {
         let job = Job::accepted(new_job(n), at(1));
+        let variants = JobV4::from(job.clone()).variants;
         let ended = status.is_terminal().then_some(at(9));
         let lease = Lease { worker: worker(1), token: 1, until: at(40) };
         JobV1 {
@@ -234,7 +255,7 @@ mod tests {
             due_at: at(2),
             attempt: 1,
             input: job.input,
-            variants: job.variants,
+            variants,
             artifacts: Vec::new(),
             callback: None,
             tags: vec!["red".to_owned()],
@@ -327,7 +348,10 @@ mod tests {
         // Without a callback it is as it was in version 2.
         let job = Job { callback: None, ..Job::accepted(new_job(1), at(1)) };
         let mut writes = Writes::from([(keys::SCHEMA.to_vec(), Some(2_u32.to_be_bytes().to_vec()))]);
-        writes.insert(keys::job(job.id), Some(postcard::to_extend(&job, vec![2]).unwrap()));
+        writes.insert(
+            keys::job(job.id),
+            Some(postcard::to_extend(&JobV4::from(job.clone()), vec![2]).unwrap()),
+        );
         for key in JobRecord::new(job.clone()).index() {
             writes.insert(key, Some(Vec::new()));
         }
@@ -335,7 +359,7 @@ mod tests {
         writes.insert(queued, Some(Vec::new()));
         for seq in 1..=70_u64 {
             let (id, kind, source) = (EventId::new(at(1), &[7; 10]), EventKind::JobQueued, String::new());
-            let event = (id, seq, kind, job.id, at(1).as_millisecond(), source, job.clone());
+            let event = (id, seq, kind, job.id, at(1).as_millisecond(), source, JobV4::from(job.clone()));
             let key = [&[OLDER_EVENT][..], &seq.to_be_bytes()].concat();
             writes.insert(key, Some(postcard::to_extend(&event, vec![2]).unwrap()));
             writes.insert(keys::event_of_job(job.id, seq), Some(Vec::new()));
@@ -361,7 +385,7 @@ mod tests {
         let job = Job { callback: None, ..Job::accepted(new_job(1), at(1)) };
         let ids = [1, 2, 3].map(|n| DeliveryId::new(at(1), &[n; 10]));
         let mut writes = Writes::from([(keys::SCHEMA.to_vec(), Some(3_u32.to_be_bytes().to_vec()))]);
-        let record = (job.clone(), vec![1_u64], ids.to_vec(), false);
+        let record = (JobV4::from(job.clone()), vec![1_u64], ids.to_vec(), false);
         writes.insert(keys::job(job.id), Some(postcard::to_extend(&record, vec![3]).unwrap()));
         let event = (
             EventId::new(at(1), &[7; 10]),
@@ -370,7 +394,7 @@ mod tests {
             job.id,
             at(1).as_millisecond(),
             String::new(),
-            job.clone(),
+            JobV4::from(job.clone()),
         );
         let event = postcard::to_extend(&event, vec![2]).unwrap();
         let group = [log::EMPTY, &[1], &u16::try_from(event.len()).unwrap().to_be_bytes(), &event];
@@ -427,5 +451,45 @@ mod tests {
         let faults = audit(&engine).faults;
         // It has three deliveries of one event, which no job had.
         assert_eq!(faults.len(), 2, "{faults:?}");
+    }
+
+    #[test]
+    fn a_store_of_version_4_opens_as_one_of_this_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        let job = Job::accepted(new_job(1), at(1));
+        let record = JobRecord { events: vec![1], ..JobRecord::new(job.clone()) };
+        let before = (JobV4::from(job.clone()), vec![1_u64], Vec::<DeliveryId>::new(), false);
+        let mut writes = Writes::from([(keys::SCHEMA.to_vec(), Some(4_u32.to_be_bytes().to_vec()))]);
+        writes.insert(keys::job(job.id), Some(postcard::to_extend(&before, vec![4]).unwrap()));
+        writes.extend(record.index().into_iter().map(|key| (key, Some(Vec::new()))));
+        writes.insert(keys::event_of_job(job.id, 1), None);
+        // The subject of an event has its number, which for a job is 0.
+        let event = (
+            EventId::new(at(1), &[7; 10]),
+            1_u64,
+            EventKind::JobQueued,
+            at(1).as_millisecond(),
+            "http://a",
+            0_u8,
+            JobV4::from(job.snapshot()),
+        );
+        let event = postcard::to_extend(&event, vec![3]).unwrap();
+        let length = u16::try_from(event.len()).unwrap().to_be_bytes();
+        writes.insert(log::key_of(1), Some([log::EMPTY, &[1], &length, &event].concat()));
+        let ledger = Ledger { accepted: 9, delivered: 9, ..Ledger::default() };
+        writes.insert(keys::LEDGER.to_vec(), Some(records::encode(&ledger).unwrap()));
+        engine.commit(writes).unwrap();
+        drop(engine);
+
+        // Opening upgrades; from() again is as after a kill before the version was written.
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        from(4, &engine, &policy()).unwrap();
+        assert_eq!(engine.get::<JobRecord>(&keys::job(job.id)).unwrap(), Some(record));
+        let events = super::super::jobs::events_of(&engine, job.id, 0, 99).unwrap();
+        let subjects: Vec<_> = events.into_iter().map(|event| event.subject).collect();
+        assert_eq!(subjects, [Subject::Job(Box::new(job.snapshot()))]);
+        assert_eq!(engine.get::<Ledger>(keys::LEDGER).unwrap(), Some(ledger), "what was counted stays");
+        assert_eq!(engine.get_raw(&keys::job(job.id)).unwrap().unwrap()[0], 5);
     }
 }

@@ -40,11 +40,26 @@ pub fn png_with_alpha(width: u32, height: u32) -> Vec<u8> {
 
 /// A JPEG whose EXIF says how to turn it (orientation 1 to 8), after the start-of-image marker.
 pub fn jpeg_with_orientation(image: &RgbImage, orientation: u8) -> Vec<u8> {
-    let plain = encode(&image.clone().into(), ImageFormat::Jpeg);
     let mut exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
     exif.extend([orientation, 0, 0, 0, 0, 0, 0]);
+    with_segment(image, &exif)
+}
+
+/// The same with whose it is.
+pub fn jpeg_with_exif(image: &RgbImage, orientation: u8, copyright: &str) -> Vec<u8> {
+    let mut exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+    exif.extend([orientation, 0, 0]);
+    // Tag, text, its length with the NUL, and its place, which is behind the directory.
+    exif.extend(b"\x82\x98\0\x02\0\0\0");
+    exif.extend([copyright.len() as u8 + 1, 0, 0, 0, 38, 0, 0, 0, 0]);
+    exif.extend(copyright.bytes().chain([0]));
+    with_segment(image, &exif)
+}
+
+fn with_segment(image: &RgbImage, exif: &[u8]) -> Vec<u8> {
+    let plain = encode(&image.clone().into(), ImageFormat::Jpeg);
     let length = u16::try_from(exif.len() + 2).unwrap().to_be_bytes();
-    [&plain[..2], b"\xff\xe1", &length, &exif, &plain[2..]].concat()
+    [&plain[..2], b"\xff\xe1", &length, exif, &plain[2..]].concat()
 }
 
 pub fn decode(bytes: &[u8]) -> DynamicImage {

@@ -1,0 +1,108 @@
+//! Section `[callbacks]`.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use url::{Host, Url};
+
+use super::{ConfigError, require};
+
+/// Section `[callbacks]`.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in config/default.toml")]
+pub struct Callbacks {
+    pub timeout_ms: u64,
+    pub connect_timeout_ms: u64,
+    pub concurrency: usize,
+    pub max_attempts: u32,
+    pub retry_initial_ms: u64,
+    pub retry_multiplier: f64,
+    pub retry_max_ms: u64,
+    pub allow_http: bool,
+    pub allow_networks: Vec<IpNet>,
+    pub allow_hosts: Vec<String>,
+    pub egress_proxy: String,
+    pub signing_secret: String,
+    pub ed25519: bool,
+    pub handshake_hosts: Vec<String>,
+    pub handshake_origin: String,
+}
+
+impl std::fmt::Debug for Callbacks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            egress_proxy: _,
+            signing_secret: _,
+            allow_http,
+            allow_networks,
+            allow_hosts,
+            max_attempts,
+            ..
+        } = self;
+        f.debug_struct("Callbacks")
+            .field("allow_http", allow_http)
+            .field("allow_networks", allow_networks)
+            .field("allow_hosts", allow_hosts)
+            .field("max_attempts", max_attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Callbacks {
+    /// The proxy through which callbacks leave, if there is one.
+    #[must_use]
+    pub fn egress_proxy(&self) -> Option<Url> {
+        let url = Url::parse(&self.egress_proxy).ok()?;
+        let is_proxy = matches!(url.scheme(), "http" | "https") && url.port() != Some(0);
+        let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        // The HTTP client leaves a proxy out, without a word, whose URL is none to this parser.
+        let is_usable = http::Uri::try_from(url.as_str()).is_ok();
+        (is_proxy && is_bare && is_usable).then_some(url)
+    }
+
+    /// The schedule of attempts.
+    #[must_use]
+    pub fn retry_policy(&self) -> crate::domain::retry::RetryPolicy {
+        crate::domain::retry::RetryPolicy {
+            initial: Duration::from_millis(self.retry_initial_ms),
+            multiplier: self.retry_multiplier,
+            max_delay: Duration::from_millis(self.retry_max_ms),
+            max_attempts: self.max_attempts,
+        }
+    }
+
+    /// What no type says of the values.
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let proxy_ok = self.egress_proxy.is_empty() || self.egress_proxy().is_some();
+        require(proxy_ok, "callbacks.egress_proxy", || {
+            "must be the http or https URL of a proxy, without a path".to_owned()
+        })?;
+        for (key, hosts) in [
+            ("callbacks.allow_hosts", &self.allow_hosts),
+            ("callbacks.handshake_hosts", &self.handshake_hosts),
+        ] {
+            // To a URL an asterisk is a letter like others.
+            let is_name = |host: &str| Host::parse(host).is_ok() && !host.contains('*');
+            let is_host = |host: &str| is_name(host) || host.parse::<std::net::IpAddr>().is_ok();
+            let is_all = |host: &str| host == "*" && key == "callbacks.handshake_hosts";
+            let wrong = hosts.iter().find(|host| !is_host(host) && !is_all(host));
+            require(wrong.is_none(), key, || {
+                let host = wrong.map_or("", String::as_str);
+                format!(
+                    "must be hosts, without scheme and port, which {host:?} is not; in the environment as a,b"
+                )
+            })?;
+        }
+        let origin = &self.handshake_origin;
+        require(
+            origin.is_empty() || matches!(Host::parse(origin), Ok(Host::Domain(name)) if name == *origin),
+            "callbacks.handshake_origin",
+            || "must be a DNS name, in lower case".to_owned(),
+        )?;
+        let secret = self.signing_secret.as_str();
+        let secret_ok = secret.is_empty() || secret.parse::<crate::domain::secret::SigningSecret>().is_ok();
+        require(secret_ok, "callbacks.signing_secret", || crate::domain::secret::SecretError.to_string())
+    }
+}

@@ -1,0 +1,115 @@
+//! What a job is to make of its picture, and how it is to treat it.
+
+use super::Fields;
+use crate::domain::image::{Handling, Members, MetadataPolicy, Presets, Variant, variants};
+use crate::imaging::Probe;
+use crate::service::error::FieldError;
+
+/// The checked fields.
+pub(super) struct Wanted {
+    pub(super) variants: Vec<Variant>,
+    pub(super) preset: Option<String>,
+    pub(super) handling: Handling,
+}
+
+/// Checks everything about artifacts, and refuses each field that is wrong.
+pub(super) fn check(
+    fields: &Fields,
+    presets: &Presets,
+    refuse: &mut impl FnMut(&str, &'static str, &str),
+) -> Wanted {
+    let handling = Handling {
+        metadata: policy(fields.metadata_policy.as_deref(), refuse),
+        allow_truncated: flag("allow_truncated", fields.allow_truncated.as_deref(), refuse),
+    };
+    let preset = fields.preset.clone();
+    let variants = match (&preset, &fields.variants) {
+        (Some(_), Some(_)) => {
+            refuse("variants", "not_with_preset", "give preset or variants, not both");
+            None
+        }
+        (Some(name), None) => {
+            let found = presets.named.get(name);
+            if found.is_none() {
+                refuse("preset", "unknown", &format!("known: {}", presets.names()));
+            }
+            found.cloned()
+        }
+        (None, Some(_)) if presets.only => {
+            refuse("variants", "presets_only", &format!("name a preset instead: {}", presets.names()));
+            None
+        }
+        (None, Some(text)) => read(text, refuse),
+        (None, None) => None,
+    };
+    Wanted { variants: variants.unwrap_or_else(Variant::defaults), preset, handling }
+}
+
+fn read(text: &str, refuse: &mut impl FnMut(&str, &'static str, &str)) -> Option<Vec<Variant>> {
+    let members = match serde_json::from_str::<Vec<Members>>(text) {
+        Ok(members) => members,
+        Err(error) => {
+            let code = if error.is_data() { "not_variants" } else { "not_json" };
+            refuse("variants", code, &format!("an array of objects is expected: {error}"));
+            return None;
+        }
+    };
+    let faults = match variants(&members) {
+        Ok(variants) => return Some(variants),
+        Err(faults) => faults,
+    };
+    for fault in faults {
+        refuse(&format!("variants{}", fault.path), fault.code, &fault.detail);
+    }
+    None
+}
+
+fn policy(text: Option<&str>, refuse: &mut impl FnMut(&str, &'static str, &str)) -> MetadataPolicy {
+    text.map_or(Some(MetadataPolicy::None), MetadataPolicy::parse).unwrap_or_else(|| {
+        refuse("metadata_policy", "unknown", &MetadataPolicy::ALL.map(MetadataPolicy::as_str).join(", "));
+        MetadataPolicy::None
+    })
+}
+
+fn flag(field: &str, text: Option<&str>, refuse: &mut impl FnMut(&str, &'static str, &str)) -> bool {
+    if text.is_some_and(|text| !matches!(text, "true" | "false")) {
+        refuse(field, "not_a_boolean", "true or false");
+    }
+    text == Some("true")
+}
+
+impl Wanted {
+    /// Refuses variants that this picture would be too large as.
+    pub(super) fn check_sizes(&self, picture: &Probe) -> Result<(), Vec<FieldError>> {
+        let too_large = |(index, variant): (usize, &Variant)| {
+            let error = variant.check_size(picture.width, picture.height).err()?;
+            let field = match &self.preset {
+                Some(_) => "preset".to_owned(),
+                None => format!("variants[{index}]"),
+            };
+            Some(FieldError { field, code: "too_large", detail: format!("{}: {error}", variant.name) })
+        };
+        let errors: Vec<_> = self.variants.iter().enumerate().filter_map(too_large).collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// Adds to the fingerprint of a request what is not as it is by default: so keys of older requests still hold.
+    pub(super) fn fingerprint(&self, add: &mut impl FnMut(&[u8])) {
+        if let Some(preset) = &self.preset {
+            add(b"preset");
+            add(preset.as_bytes());
+        } else if self.variants != Variant::defaults() {
+            add(b"variants");
+            // Numbers and names only: nothing in it that JSON cannot say.
+            add(&serde_json::to_vec(&self.variants).unwrap_or_default());
+        }
+        let Handling { metadata, allow_truncated } = self.handling;
+        if metadata != MetadataPolicy::None {
+            add(b"metadata_policy");
+            add(metadata.as_str().as_bytes());
+        }
+        if allow_truncated {
+            add(b"allow_truncated");
+        }
+    }
+}
