@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::secret::KeyId;
 use crate::http::server::{Bounds, serve};
-use crate::imaging::Pool;
+use crate::imaging::{Budget, Pool};
 use crate::notify::webhook::guard::{Guard, GuardPolicy};
 use crate::notify::webhook::sender::{EgressProxy, Sender, SenderConfig, SenderError};
 use crate::service::secrets::SecretsError;
@@ -142,7 +142,8 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let files = tokio::task::spawn_blocking(move || files::open(&opened, url, &opening));
     let Files { store, blobs, keys } = files.await.map_err(StartError::Opening)??;
     let store: Arc<dyn Store> = Arc::new(store);
-    let imaging = Pool::new(config.imaging.thread_count()).map_err(StartError::Imaging)?;
+    let imaging = Pool::new(config.imaging.thread_count(), Budget::new(config.imaging.memory_mib))
+        .map_err(StartError::Imaging)?;
     let parts = Parts { store: Arc::clone(&store), blobs, imaging, guard, sender, clock, keys };
     let service = Arc::new(Service::new(parts, settings(&config, &base_url)));
     let workers = Workers::start(

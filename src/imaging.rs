@@ -20,6 +20,7 @@ mod encode;
 mod fixtures;
 mod gif;
 mod jpeg;
+mod memory;
 mod optimize;
 mod png;
 mod pool;
@@ -30,7 +31,8 @@ mod strip;
 mod tests;
 mod webp;
 
-pub use pool::{Permit, Pool};
+pub use memory::{Budget, Coding, Reservation};
+pub use pool::{Permit, Pool, Task};
 
 /// What the header of a picture says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub struct Probe {
     pub width: u32,
     /// Pixels from top to bottom as displayed.
     pub height: u32,
+    /// What decoding it takes.
+    pub coding: Coding,
 }
 
 /// One finished artifact.
@@ -97,6 +101,13 @@ pub enum SizeLimit {
     Side(u32),
     /// Width × height.
     Pixels(u64),
+    /// The memory that working on it takes, and what there is of it, in MiB.
+    Memory {
+        /// What it takes.
+        needed: u64,
+        /// What there is.
+        budget: u32,
+    },
 }
 
 impl fmt::Display for SizeLimit {
@@ -104,6 +115,9 @@ impl fmt::Display for SizeLimit {
         match self {
             Self::Side(limit) => write!(f, "at most {limit} pixels a side are accepted"),
             Self::Pixels(limit) => write!(f, "at most {limit} pixels in all are accepted"),
+            Self::Memory { needed, budget } => {
+                write!(f, "it takes {needed} MiB of memory to work on, and {budget} are there for it")
+            }
         }
     }
 }
@@ -174,7 +188,7 @@ fn unsupported(detected: Option<&'static str>) -> String {
 pub fn probe<R: BufRead + Seek>(source: &mut R, limits: &Limits) -> Result<Probe, ImagingError> {
     let header = container::walk(source, limits, &mut |_| ())?;
     let (width, height) = header.displayed_size();
-    Ok(Probe { format: header.format, width, height })
+    Ok(Probe { format: header.format, width, height, coding: header.coding })
 }
 
 /// Makes each of `variants` of the picture in `input`, small ones first, as they are soonest done.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use image::metadata::Orientation;
 
 use super::sniff::{self, MAGIC_LENGTH};
-use super::{ImagingError, SizeLimit, gif, jpeg, png, swaps_sides, webp};
+use super::{Coding, ImagingError, SizeLimit, gif, jpeg, png, swaps_sides, webp};
 use crate::domain::image::{Format, Limits};
 
 /// What a walk through a container found.
@@ -21,6 +21,7 @@ pub(super) struct Header {
     /// As stored, before the orientation is applied.
     pub(super) height: u32,
     pub(super) orientation: Orientation,
+    pub(super) coding: Coding,
     /// Whether there is more than a still picture.
     pub(super) animated: bool,
     /// JPEG: an Adobe APP14 segment was seen, which says that CMYK is stored inverted.
@@ -30,7 +31,15 @@ pub(super) struct Header {
 impl Header {
     /// A still picture that is stored as it is displayed.
     pub(super) fn new(format: Format, (width, height): (u32, u32)) -> Self {
-        Self { format, width, height, orientation: Orientation::NoTransforms, animated: false, adobe: false }
+        Self {
+            format,
+            width,
+            height,
+            orientation: Orientation::NoTransforms,
+            coding: Coding::default(),
+            animated: false,
+            adobe: false,
+        }
     }
 
     pub(super) fn displayed_size(&self) -> (u32, u32) {

@@ -4,8 +4,8 @@ use std::io::{self, BufRead, Read as _, Seek};
 
 use flate2::read::ZlibDecoder;
 
-use super::ImagingError;
 use super::container::{Header, Part, Role, Source, Visit, check_size, orientation};
+use super::{Coding, ImagingError};
 use crate::domain::image::{Format, Limits};
 
 /// The chunks that decide what a picture looks like.
@@ -29,10 +29,10 @@ pub(super) fn walk<R: BufRead + Seek>(
     visit: Visit<'_>,
 ) -> Result<Header, ImagingError> {
     source.skip(SIGNATURE_LENGTH)?;
-    let size = image_header(source)?;
+    let (size, coding) = image_header(source)?;
     check_size(size, limits)?;
     visit(Part { role: Role::Picture, range: 0..source.position() });
-    let mut header = Header::new(Format::Png, size);
+    let mut header = Header { coding, ..Header::new(Format::Png, size) };
     let mut has_data = false;
     loop {
         let start = source.position();
@@ -85,8 +85,8 @@ fn check_expansion(kind: [u8; 4], chunk: &[u8]) -> Result<(), ImagingError> {
     Ok(())
 }
 
-/// Width and height from IHDR, which must come first and be in order.
-fn image_header<R: BufRead + Seek>(source: &mut Source<'_, R>) -> Result<(u32, u32), ImagingError> {
+/// Size and coding from IHDR, which must come first and be in order.
+fn image_header<R: BufRead + Seek>(source: &mut Source<'_, R>) -> Result<((u32, u32), Coding), ImagingError> {
     let length = u32::from_be_bytes(source.array()?);
     let kind: [u8; 4] = source.array()?;
     if kind != *b"IHDR" || length != 13 {
@@ -105,7 +105,10 @@ fn image_header<R: BufRead + Seek>(source: &mut Source<'_, R>) -> Result<(u32, u
     if !depth_fits || compression != 0 || filter != 0 || interlace > 1 {
         return Err(ImagingError::undecodable("its PNG header is malformed"));
     }
-    Ok((width, height))
+    // Any but a palette may have a transparent colour, which becomes an alpha channel.
+    let samples = if matches!(colour, 0 | 4) { 2 } else { 4 };
+    let coding = Coding { samples, sample_bytes: depth.div_ceil(8), progressive: false };
+    Ok(((width, height), coding))
 }
 
 #[cfg(test)]

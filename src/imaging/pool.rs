@@ -1,20 +1,34 @@
 //! The threads that imaging runs on.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::ImagingError;
+use super::memory::{Budget, Reservation, needed};
+use super::{ImagingError, Probe, Step, probe, render};
+use crate::domain::image::{Limits, Variant};
 
 type Work = Box<dyn FnOnce() + Send>;
 
 /// The right to one of the threads. It is free for the next when the last clone is dropped; the work that runs
 /// under it holds one, so that a thread whose caller has gone away counts as busy until it is free.
 pub type Permit = Arc<OwnedSemaphorePermit>;
+
+/// What is to be made of a picture.
+#[derive(Debug)]
+pub struct Task {
+    /// The picture's file.
+    pub input: Vec<u8>,
+    /// What is wanted of it.
+    pub variants: Vec<Variant>,
+    /// What it may cost.
+    pub limits: Limits,
+}
 
 /// A bounded number of own threads that run imaging; never the async runtime's.
 ///
@@ -24,6 +38,7 @@ pub type Permit = Arc<OwnedSemaphorePermit>;
 pub struct Pool {
     queue: mpsc::Sender<Work>,
     room: Arc<Semaphore>,
+    budget: Budget,
 }
 
 impl Pool {
@@ -32,20 +47,74 @@ impl Pool {
     /// # Errors
     ///
     /// When the operating system refuses a thread; those already started end again.
-    pub fn new(threads: NonZeroUsize) -> io::Result<Self> {
+    pub fn new(threads: NonZeroUsize, budget: Budget) -> io::Result<Self> {
         let (queue, waiting) = mpsc::channel(threads.get());
         let waiting = Arc::new(Mutex::new(waiting));
         for index in 0..threads.get() {
             let waiting = Arc::clone(&waiting);
             thread::Builder::new().name(format!("imaging-{index}")).spawn(move || work_off(&waiting))?;
         }
-        Ok(Self { queue, room: Arc::new(Semaphore::new(threads.get())) })
+        Ok(Self { queue, room: Arc::new(Semaphore::new(threads.get())), budget })
     }
 
     /// The threads that are free, as permits.
     #[must_use]
     pub fn room(&self) -> &Arc<Semaphore> {
         &self.room
+    }
+
+    /// The memory that all work shares.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Refuses a picture of so many bytes of which `variants` could never be made, for want of memory.
+    ///
+    /// # Errors
+    ///
+    /// [`ImagingError::TooLarge`]
+    pub fn admit(&self, probe: &Probe, bytes: u64, variants: &[Variant]) -> Result<(), ImagingError> {
+        self.budget.check(probe, needed(probe, bytes, variants)).map(drop)
+    }
+
+    /// Waits until there is memory for the task, as long as that takes, and takes it. The picture's header is read
+    /// on the thread that `permit` stands for.
+    ///
+    /// # Errors
+    ///
+    /// Everything that [`probe`] refuses, and what takes more than there is.
+    pub async fn reserve(&self, permit: &Permit, task: &Arc<Task>) -> Result<Reservation, ImagingError> {
+        let (budget, task) = (self.budget.clone(), Arc::clone(task));
+        let measured = self.run(Arc::clone(permit), move || {
+            let probe = probe(&mut Cursor::new(&task.input), &task.limits)?;
+            budget.check(&probe, needed(&probe, task.input.len() as u64, &task.variants))
+        });
+        self.budget.take(measured.await?).await
+    }
+
+    /// Does the task on the thread that `permit` stands for, in the memory that was reserved for it, and sends each
+    /// step; the work ends at the next one when nobody takes them any more.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`render`], and [`ImagingError::Panicked`].
+    pub async fn render(
+        &self,
+        permit: Permit,
+        room: Reservation,
+        task: Arc<Task>,
+        steps: mpsc::Sender<Step>,
+    ) -> Result<(), ImagingError> {
+        let work = move || {
+            let _room = room;
+            let Task { input, variants, limits } = &*task;
+            render(input, variants, limits, &mut |step| match steps.blocking_send(step) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            })
+        };
+        self.run(permit, work).await
     }
 
     /// Runs `work` on the thread that `permit` stands for.
@@ -99,7 +168,7 @@ mod tests {
     use super::*;
 
     fn pool(threads: usize) -> Pool {
-        Pool::new(NonZeroUsize::new(threads).unwrap()).unwrap()
+        Pool::new(NonZeroUsize::new(threads).unwrap(), Budget::new(64)).unwrap()
     }
 
     async fn permit(pool: &Pool) -> Permit {

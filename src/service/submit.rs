@@ -135,6 +135,7 @@ impl Service {
         let Request { client, picture, filename, claimed_type, idempotency_key, .. } = request;
         let (picture, probe) = self.probe(picture).await?;
         check_claim(claimed_type.as_deref(), &probe)?;
+        self.imaging.admit(&probe, picture.stored().bytes, &Variant::defaults())?;
 
         let stored = picture.stored();
         let idempotency = idempotency_key
@@ -487,7 +488,7 @@ mod tests {
 
     #[test]
     fn a_wrong_claim_is_refused() {
-        let probe = Probe { format: Format::Jpeg, width: 1, height: 1 };
+        let probe = Probe { format: Format::Jpeg, width: 1, height: 1, coding: imaging::Coding::default() };
         for right in [None, Some("image/jpeg"), Some("image/JPG; q=1"), Some("application/octet-stream")] {
             assert!(check_claim(right, &probe).is_ok(), "{right:?}");
         }
