@@ -120,6 +120,20 @@ pub struct Imaging {
     pub max_side: u32,
     pub max_time_ms: u64,
     pub memory_mib: u32,
+    pub isolation: Isolation,
+    /// The program of the imaging processes; `None`: this one.
+    #[serde(skip)]
+    pub program: Option<PathBuf>,
+}
+
+/// Where pictures are decoded and encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// In processes of their own, which can be killed.
+    Process,
+    /// On threads of the service.
+    Thread,
 }
 
 /// Section `[callbacks]`.

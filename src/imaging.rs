@@ -8,6 +8,7 @@ use std::io::{self, BufRead, Cursor, Seek};
 use std::ops::ControlFlow;
 
 use image::metadata::Orientation;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::image::{Format, Limits, Variant};
 
@@ -18,21 +19,28 @@ mod decode;
 mod encode;
 #[cfg(test)]
 mod fixtures;
+mod frames;
 mod gif;
+mod inside;
 mod jpeg;
 mod memory;
 mod optimize;
 mod png;
 mod pool;
+mod process;
 mod resize;
 mod sniff;
 mod strip;
 #[cfg(test)]
 mod tests;
+mod walls;
 mod webp;
 
+pub use frames::Walls;
+pub use inside::{Bounds, serve};
 pub use memory::{Budget, Coding, Reservation};
 pub use pool::{Permit, Pool, Task};
+pub use process::Launcher;
 
 /// What the header of a picture says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +56,7 @@ pub struct Probe {
 }
 
 /// One finished artifact.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rendered {
     /// The variant's name.
     pub name: String,
@@ -58,12 +66,13 @@ pub struct Rendered {
     pub width: u32,
     /// Pixels from top to bottom as displayed.
     pub height: u32,
-    /// The whole file.
+    /// The whole file; it travels beside the rest.
+    #[serde(skip)]
     pub bytes: Vec<u8>,
 }
 
 /// What a rendering is about to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     /// Reading the pixels of the input.
     Decode,
@@ -86,7 +95,7 @@ impl Stage {
 }
 
 /// A step of a rendering, in the order in which they happen.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Step {
     /// The stage begins.
     Stage(Stage),
@@ -159,6 +168,12 @@ pub enum ImagingError {
     /// The picture set off a defect in the imaging code.
     #[error("the picture could not be processed because of an internal error")]
     Panicked,
+    /// The process that worked on the picture died, by the picture's doing or not.
+    #[error("the process that worked on the picture died: {reason}")]
+    Died {
+        /// How.
+        reason: String,
+    },
     /// The source could not be read.
     #[error("the picture could not be read")]
     Io(#[from] io::Error),

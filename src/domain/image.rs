@@ -76,7 +76,7 @@ impl Variant {
 }
 
 /// What a picture may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Pixels of one frame, width × height.
     pub max_pixels: u64,

@@ -46,6 +46,8 @@ pub(super) fn walk<R: BufRead + Seek>(
         source.skip(CRC_LENGTH)?;
         visit(Part { role: role(kind), range: start..source.position() });
         match &kind {
+            // The decoder makes an alpha channel of a transparent colour.
+            b"tRNS" => header.coding.samples = (header.coding.samples + 1).min(4),
             b"IDAT" => has_data = true,
             // After the first data it would not make the picture an animation.
             b"acTL" => header.animated |= !has_data,
@@ -105,8 +107,12 @@ fn image_header<R: BufRead + Seek>(source: &mut Source<'_, R>) -> Result<((u32, 
     if !depth_fits || compression != 0 || filter != 0 || interlace > 1 {
         return Err(ImagingError::undecodable("its PNG header is malformed"));
     }
-    // Any but a palette may have a transparent colour, which becomes an alpha channel.
-    let samples = if matches!(colour, 0 | 4) { 2 } else { 4 };
+    let samples = match colour {
+        0 => 1,
+        4 => 2,
+        2 | 3 => 3,
+        _ => 4,
+    };
     let coding = Coding { samples, sample_bytes: depth.div_ceil(8), progressive: false };
     Ok(((width, height), coding))
 }

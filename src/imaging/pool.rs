@@ -6,14 +6,21 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::frames::Walls;
 use super::memory::{Budget, Reservation, needed};
+use super::process::{Cutoff, Launcher, Seat};
 use super::{ImagingError, Probe, Step, probe, render};
 use crate::domain::image::{Limits, Variant};
 
-type Work = Box<dyn FnOnce() + Send>;
+/// How long the first processes may take to be ready.
+const START_TIME: Duration = Duration::from_secs(30);
+
+/// Each thread hands its process, if it has one, to its work.
+type Work = Box<dyn FnOnce(Option<&mut Seat>) + Send>;
 
 /// The right to one of the threads. It is free for the next when the last clone is dropped; the work that runs
 /// under it holds one, so that a thread whose caller has gone away counts as busy until it is free.
@@ -39,6 +46,7 @@ pub struct Pool {
     queue: mpsc::Sender<Work>,
     room: Arc<Semaphore>,
     budget: Budget,
+    walls: Option<Walls>,
 }
 
 impl Pool {
@@ -48,13 +56,63 @@ impl Pool {
     ///
     /// When the operating system refuses a thread; those already started end again.
     pub fn new(threads: NonZeroUsize, budget: Budget) -> io::Result<Self> {
+        Ok(Self::start(threads, budget, None)?.0)
+    }
+
+    /// Starts the threads, and for each a process in which its work on pictures is done. Returns when all are ready.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system refuses a thread or a process, or a process is not ready in time.
+    pub async fn of_processes(
+        threads: NonZeroUsize,
+        budget: Budget,
+        launcher: &Launcher,
+    ) -> Result<Self, ImagingError> {
+        let (mut pool, mut ready) = Self::start(threads, budget, Some(launcher))?;
+        let all = async {
+            while let Some(started) = ready.recv().await {
+                pool.walls = Some(started?);
+            }
+            Ok::<_, ImagingError>(())
+        };
+        tokio::time::timeout(START_TIME, all).await.map_err(io::Error::from)??;
+        for (wall, stands) in pool.walls.iter().flat_map(Walls::named) {
+            if !stands {
+                tracing::warn!(wall, "imaging processes do without: this system has none");
+            }
+        }
+        Ok(pool)
+    }
+
+    fn start(
+        threads: NonZeroUsize,
+        budget: Budget,
+        launcher: Option<&Launcher>,
+    ) -> io::Result<(Self, mpsc::Receiver<Result<Walls, ImagingError>>)> {
         let (queue, waiting) = mpsc::channel(threads.get());
+        let (started, ready) = mpsc::channel(threads.get());
         let waiting = Arc::new(Mutex::new(waiting));
         for index in 0..threads.get() {
-            let waiting = Arc::clone(&waiting);
-            thread::Builder::new().name(format!("imaging-{index}")).spawn(move || work_off(&waiting))?;
+            let (waiting, started) = (Arc::clone(&waiting), started.clone());
+            let mut seat = launcher.cloned().map(Seat::new);
+            thread::Builder::new().name(format!("imaging-{index}")).spawn(move || {
+                if let Some(seat) = &mut seat {
+                    // Nobody waits any more where another has failed.
+                    let _ = started.blocking_send(seat.start(&Cutoff::default()));
+                }
+                drop(started);
+                work_off(&waiting, seat.as_mut());
+            })?;
         }
-        Ok(Self { queue, room: Arc::new(Semaphore::new(threads.get())), budget })
+        let room = Arc::new(Semaphore::new(threads.get()));
+        Ok((Self { queue, room, budget, walls: None }, ready))
+    }
+
+    /// What keeps the processes in; `None` where there are none.
+    #[must_use]
+    pub fn walls(&self) -> Option<Walls> {
+        self.walls
     }
 
     /// The threads that are free, as permits.
@@ -94,11 +152,11 @@ impl Pool {
     }
 
     /// Does the task on the thread that `permit` stands for, in the memory that was reserved for it, and sends each
-    /// step; the work ends at the next one when nobody takes them any more.
+    /// step. Dropping the future ends the work: at once in a process, which is killed, and else at the next step.
     ///
     /// # Errors
     ///
-    /// Those of [`render`], and [`ImagingError::Panicked`].
+    /// Those of [`render`], [`ImagingError::Panicked`] and [`ImagingError::Died`].
     pub async fn render(
         &self,
         permit: Permit,
@@ -106,15 +164,20 @@ impl Pool {
         task: Arc<Task>,
         steps: mpsc::Sender<Step>,
     ) -> Result<(), ImagingError> {
-        let work = move || {
-            let _room = room;
+        let cutoff = Arc::new(Cutoff::default());
+        let _cut_off_when_dropped = CutOffWhenDropped(Arc::clone(&cutoff));
+        let work = move |seat: Option<&mut Seat>| {
+            let room = room;
+            if let Some(seat) = seat {
+                return seat.render(&task, room.bytes(), &steps, &cutoff);
+            }
             let Task { input, variants, limits } = &*task;
             render(input, variants, limits, &mut |step| match steps.blocking_send(step) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             })
         };
-        self.run(permit, work).await
+        self.run_seated(permit, work).await
     }
 
     /// Runs `work` on the thread that `permit` stands for.
@@ -129,14 +192,22 @@ impl Pool {
         permit: Permit,
         work: impl FnOnce() -> Result<T, ImagingError> + Send + 'static,
     ) -> Result<T, ImagingError> {
+        self.run_seated(permit, |_| work()).await
+    }
+
+    async fn run_seated<T: Send + 'static>(
+        &self,
+        permit: Permit,
+        work: impl FnOnce(Option<&mut Seat>) -> Result<T, ImagingError> + Send + 'static,
+    ) -> Result<T, ImagingError> {
         let (reply, outcome) = oneshot::channel();
-        let work: Work = Box::new(move || {
+        let work: Work = Box::new(move |seat| {
             let _permit = permit;
             if reply.is_closed() {
                 return;
             }
             // Unwind safe: what `work` has touched is dropped with it, or is the caller's to judge.
-            let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(ImagingError::Panicked));
+            let result = catch_unwind(AssertUnwindSafe(|| work(seat))).unwrap_or(Err(ImagingError::Panicked));
             // An error means that nobody waits any longer.
             let _ = reply.send(result);
         });
@@ -146,13 +217,22 @@ impl Pool {
     }
 }
 
-fn work_off(waiting: &Mutex<mpsc::Receiver<Work>>) {
+/// Nobody waits for the work any more.
+struct CutOffWhenDropped(Arc<Cutoff>);
+
+impl Drop for CutOffWhenDropped {
+    fn drop(&mut self) {
+        self.0.cut_off();
+    }
+}
+
+fn work_off(waiting: &Mutex<mpsc::Receiver<Work>>, mut seat: Option<&mut Seat>) {
     loop {
         // One idle thread waits inside the lock, the others for it. It guards nothing that a panic could
         // leave half done, and is released before the work starts.
         let work = waiting.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         match work {
-            Some(work) => work(),
+            Some(work) => work(seat.as_deref_mut()),
             None => return,
         }
     }

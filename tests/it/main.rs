@@ -24,7 +24,10 @@ mod deliveries;
 mod disk_full;
 mod egress;
 mod events;
+mod fuzz;
 mod idempotency;
+#[cfg(target_os = "linux")]
+mod imaging;
 mod jobs;
 mod lifecycle;
 mod listen;

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+pub mod imaging;
 pub mod picture;
 pub mod process;
 pub mod receiver;
@@ -41,8 +42,11 @@ pub fn config(folder: &Path, flags: Flags<'_>) -> Config {
     let fixed =
         [("server.listen", "127.0.0.1:0".to_owned()), ("storage.data_dir", folder.display().to_string())];
     let flags = flags.iter().map(|(key, value)| (*key, (*value).to_owned()));
-    Config::load(Sources { dev: true, flags: fixed.into_iter().chain(flags).collect(), ..Sources::default() })
-        .unwrap()
+    let flags = fixed.into_iter().chain(flags).collect();
+    let mut config = Config::load(Sources { dev: true, flags, ..Sources::default() }).unwrap();
+    // This program is a test.
+    config.imaging.program = Some(env!("CARGO_BIN_EXE_darkroom").into());
+    config
 }
 
 impl App {
