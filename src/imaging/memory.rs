@@ -9,8 +9,8 @@ use crate::domain::image::{Format, Variant};
 
 const MIB: u64 = 1 << 20;
 
-/// What any picture takes besides its pixels: colour transforms, tables, the allocator's slack.
-const FIXED: u64 = 8 * MIB;
+/// What any picture takes besides its pixels: colour transforms, tables of the compressors, the allocator's slack.
+const FIXED: u64 = 16 * MIB;
 
 /// How pixels are stored, as far as it decides what decoding them takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
