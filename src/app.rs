@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::secret::KeyId;
 use crate::http::server::{Bounds, serve};
-use crate::imaging::Pool;
+use crate::imaging::ImagingError;
 use crate::notify::webhook::guard::{Guard, GuardPolicy};
 use crate::notify::webhook::sender::{EgressProxy, Sender, SenderConfig, SenderError};
 use crate::service::handshake::HandshakePolicy;
@@ -34,6 +34,7 @@ use crate::store::{Store, StoreError};
 use crate::worker::{Supervised, Workers};
 
 mod files;
+pub mod imaging;
 mod keys;
 
 /// What an attempt's lease exceeds its deadline by: the time to record it.
@@ -102,9 +103,9 @@ pub enum StartError {
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] OpenError),
-    /// The threads for imaging did not start.
-    #[error("cannot start the imaging threads")]
-    Imaging(#[source] io::Error),
+    /// What works on pictures did not start.
+    #[error("cannot start imaging")]
+    Imaging(#[source] ImagingError),
     /// The webhook sender cannot be set up.
     #[error("cannot set up the webhook sender")]
     Sender(#[from] SenderError),
@@ -144,7 +145,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let files = tokio::task::spawn_blocking(move || files::open(&opened, url, &opening));
     let Files { store, blobs, keys } = files.await.map_err(StartError::Opening)??;
     let store: Arc<dyn Store> = Arc::new(store);
-    let imaging = Pool::new(config.imaging.thread_count()).map_err(StartError::Imaging)?;
+    let imaging = imaging::pool(&config.imaging).await.map_err(StartError::Imaging)?;
     let parts = Parts { store: Arc::clone(&store), blobs, imaging, guard, sender, clock, keys };
     let service = Arc::new(Service::new(parts, settings(&config, &base_url)));
     let workers = Workers::start(
@@ -278,6 +279,8 @@ mod tests {
         let flags = vec![
             ("server.listen", "127.0.0.1:0".to_owned()),
             ("storage.data_dir", folder.display().to_string()),
+            // This program is a test, and cannot be an imaging process.
+            ("imaging.isolation", "thread".to_owned()),
         ];
         let config = Config::load(Sources { dev: true, flags, ..Sources::default() }).unwrap();
         start(config, Clock::system()).await.unwrap()

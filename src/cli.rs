@@ -13,6 +13,7 @@ mod destinations;
 mod doctor;
 mod error;
 mod forward;
+mod imaging_worker;
 mod jobs;
 mod listen;
 mod misbehave;
@@ -93,6 +94,9 @@ enum Command {
     Listen(listen::Args),
     /// Sign callbacks, verify them, and find out why one does not verify
     Signature(signature::Args),
+    /// Work on pictures for `serve`, which starts this by itself
+    #[command(name = crate::app::imaging::COMMAND, hide = true)]
+    ImagingWorker(imaging_worker::Args),
 }
 
 /// Runs the command that the process was started with.
@@ -118,6 +122,9 @@ pub fn run() -> ExitCode {
 }
 
 fn execute(cli: Cli) -> Result<(), CliError> {
+    if let Command::ImagingWorker(args) = &cli.command {
+        return imaging_worker::run(args);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -144,6 +151,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Import(args) => Box::pin(backup::import(args)).await,
         Command::Listen(args) => Box::pin(listen::run(args)).await,
         Command::Signature(args) => signature::run(args),
+        Command::ImagingWorker(args) => imaging_worker::run(&args),
     }
 }
 

@@ -126,6 +126,21 @@ pub struct Imaging {
     pub max_side: u32,
     pub max_time_ms: u64,
     pub presets_only: bool,
+    pub memory_mib: u32,
+    pub isolation: Isolation,
+    /// The program of the imaging processes; `None`: this one.
+    #[serde(skip)]
+    pub program: Option<PathBuf>,
+}
+
+/// Where pictures are decoded and encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// In processes of their own, which can be killed.
+    Process,
+    /// On threads of the service.
+    Thread,
 }
 
 /// Section `[destinations]`.
@@ -258,7 +273,7 @@ impl Config {
 
     /// The numbers that would stop the service, or make it useless, outside of these bounds.
     #[rustfmt::skip]
-    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 40] {
+    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 41] {
         let Self { server, storage, queue, retention, imaging, callbacks, destinations, .. } = self;
         [
             ("server.header_timeout_ms", server.header_timeout_ms, 1..=DAY_MS),
@@ -286,6 +301,7 @@ impl Config {
             ("imaging.max_pixels", imaging.max_pixels, 1..=1 << 40),
             ("imaging.max_side", imaging.max_side.into(), 1..=1 << 20),
             ("imaging.max_time_ms", imaging.max_time_ms, 1..=DAY_MS),
+            ("imaging.memory_mib", imaging.memory_mib.into(), 64..=1 << 30),
             ("callbacks.timeout_ms", callbacks.timeout_ms, 1..=DAY_MS),
             ("callbacks.connect_timeout_ms", callbacks.connect_timeout_ms, 1..=DAY_MS),
             ("callbacks.concurrency", callbacks.concurrency as u64, 1..=100_000),

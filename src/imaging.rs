@@ -8,6 +8,7 @@ use std::io::{self, BufRead, Cursor, Seek};
 use std::ops::ControlFlow;
 
 use image::metadata::Orientation;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::image::{Format, Handling, Limits, Placeholder, Variant};
 
@@ -20,21 +21,30 @@ mod decode;
 mod encode;
 #[cfg(test)]
 mod fixtures;
+mod frames;
 mod gif;
+mod inside;
 mod jpeg;
+mod memory;
 mod metadata;
 mod optimize;
 mod placeholder;
 mod png;
 mod pool;
+mod process;
 mod resize;
 mod sniff;
 mod strip;
 #[cfg(test)]
 mod tests;
+mod walls;
 mod webp;
 
-pub use pool::{Permit, Pool};
+pub use frames::Walls;
+pub use inside::{Bounds, serve};
+pub use memory::{Budget, Coding, Reservation};
+pub use pool::{Permit, Pool, Task};
+pub use process::Launcher;
 
 /// What the header of a picture says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +55,12 @@ pub struct Probe {
     pub width: u32,
     /// Pixels from top to bottom as displayed.
     pub height: u32,
+    /// What decoding it takes.
+    pub coding: Coding,
 }
 
 /// One finished artifact.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rendered {
     /// The variant's name.
     pub name: String,
@@ -58,12 +70,13 @@ pub struct Rendered {
     pub width: u32,
     /// Pixels from top to bottom as displayed.
     pub height: u32,
-    /// The whole file.
+    /// The whole file; it travels beside the rest.
+    #[serde(skip)]
     pub bytes: Vec<u8>,
 }
 
 /// What a rendering is about to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     /// Reading the pixels of the input.
     Decode,
@@ -86,7 +99,7 @@ impl Stage {
 }
 
 /// A step of a rendering, in the order in which they happen.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Step {
     /// The stage begins.
     Stage(Stage),
@@ -103,6 +116,13 @@ pub enum SizeLimit {
     Side(u32),
     /// Width × height.
     Pixels(u64),
+    /// The memory that working on it takes, and what there is of it, in MiB.
+    Memory {
+        /// What it takes.
+        needed: u64,
+        /// What there is.
+        budget: u32,
+    },
 }
 
 impl fmt::Display for SizeLimit {
@@ -110,6 +130,9 @@ impl fmt::Display for SizeLimit {
         match self {
             Self::Side(limit) => write!(f, "at most {limit} pixels a side are accepted"),
             Self::Pixels(limit) => write!(f, "at most {limit} pixels in all are accepted"),
+            Self::Memory { needed, budget } => {
+                write!(f, "it takes {needed} MiB of memory to work on, and {budget} are there for it")
+            }
         }
     }
 }
@@ -151,6 +174,12 @@ pub enum ImagingError {
     /// The picture set off a defect in the imaging code.
     #[error("the picture could not be processed because of an internal error")]
     Panicked,
+    /// The process that worked on the picture died, by the picture's doing or not.
+    #[error("the process that worked on the picture died: {reason}")]
+    Died {
+        /// How.
+        reason: String,
+    },
     /// The source could not be read.
     #[error("the picture could not be read")]
     Io(#[from] io::Error),
@@ -184,7 +213,7 @@ pub fn probe<R: BufRead + Seek>(
 ) -> Result<Probe, ImagingError> {
     let header = container::walk(source, limits, handling.allow_truncated, &mut |_| ())?;
     let (width, height) = header.displayed_size();
-    Ok(Probe { format: header.format, width, height })
+    Ok(Probe { format: header.format, width, height, coding: header.coding })
 }
 
 /// Makes each of `variants` of the picture in `input`, small ones first, as they are soonest done.

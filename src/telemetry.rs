@@ -57,6 +57,15 @@ pub const QUEUE_DEPTH: &str = "darkroom_queue_depth";
 /// Jobs that have ended, by `status`.
 pub const JOBS_TOTAL: &str = "darkroom_jobs_total";
 
+/// Imaging processes that are alive.
+pub const IMAGING_PROCESSES: &str = "darkroom_imaging_processes";
+/// Imaging processes that were replaced, by `reason`: died, killed (a deadline, or the job was called off), worn.
+pub const IMAGING_RESTARTS: &str = "darkroom_imaging_restarts_total";
+/// Memory that is reserved for the pictures in work, in bytes.
+pub const IMAGING_MEMORY_USED: &str = "darkroom_imaging_memory_used_bytes";
+/// Memory that can be, in bytes.
+pub const IMAGING_MEMORY_BUDGET: &str = "darkroom_imaging_memory_budget_bytes";
+
 /// Upper bounds in seconds, from a receiver next door to the longest deadline.
 const BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -91,5 +100,9 @@ fn install() -> Option<PrometheusHandle> {
     describe_gauge!(SUSPENDED, "Destinations that are suspended, disabled or paused");
     describe_gauge!(QUEUE_DEPTH, "Jobs that wait for a worker");
     describe_counter!(JOBS_TOTAL, "Jobs that have ended, by status");
+    describe_gauge!(IMAGING_PROCESSES, "Imaging processes that are alive");
+    describe_counter!(IMAGING_RESTARTS, "Imaging processes that were replaced, by reason");
+    describe_gauge!(IMAGING_MEMORY_USED, Unit::Bytes, "Memory reserved for the pictures in work");
+    describe_gauge!(IMAGING_MEMORY_BUDGET, Unit::Bytes, "Memory that can be reserved for pictures");
     Some(handle)
 }

@@ -17,7 +17,7 @@ use darkroom::domain::image::{Format, Handling, Limits, Presets, Variant};
 use darkroom::domain::job::{Callback, Input, NewJob, Priority};
 use darkroom::domain::retry::{RetryOverride, RetryPolicy};
 use darkroom::domain::secret::{EncryptionKey, SigningSecret};
-use darkroom::imaging::Pool;
+use darkroom::imaging::{Budget, Pool};
 use darkroom::notify::webhook::guard::{Guard, GuardPolicy};
 use darkroom::notify::webhook::sender::{Sender, SenderConfig};
 use darkroom::service::handshake::HandshakePolicy;
@@ -133,7 +133,7 @@ impl Rig {
         let parts = Parts {
             store: Arc::clone(&store),
             blobs: Blobs::open(folder.path(), 0).unwrap(),
-            imaging: Pool::new(NonZeroUsize::MIN).unwrap(),
+            imaging: Pool::new(NonZeroUsize::MIN, Budget::new(64)).unwrap(),
             sender: Sender::new(guard.clone(), &config).unwrap(),
             guard,
             clock: Clock::system(),

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::api::{Api, Reply, Target};
 use super::error::CliError;
-use super::model::{Links, Queue};
+use super::model::{Imaging, Links, Queue};
 use super::output;
 use super::pages::{self, Paging};
 
@@ -83,7 +83,7 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
     let root = api.root().await?;
     let mut findings = vec![Finding { grade: Grade::Ok, what: "service", detail: "answers".to_owned() }];
     findings.push(ready(&api, &root).await?);
-    findings.push(queue(&api, &root).await?);
+    findings.extend(queue(&api, &root).await?);
     findings.extend(books(&api, &root, args.recount).await?);
     findings.extend(destinations(&api, &root).await?);
     for Finding { grade, what, detail } in &findings {
@@ -110,14 +110,26 @@ async fn ready(api: &Api, root: &Links) -> Result<Finding, CliError> {
     })
 }
 
-async fn queue(api: &Api, root: &Links) -> Result<Finding, CliError> {
-    let Queue { waiting, capacity, paused, .. } = api.get(root.href("queue")?).await?.body;
+async fn queue(api: &Api, root: &Links) -> Result<[Finding; 2], CliError> {
+    let Queue { waiting, capacity, paused, imaging, .. } = api.get(root.href("queue")?).await?.body;
     let mut detail = format!("{waiting} of {capacity} jobs wait");
     if paused.intake || paused.work {
         detail += "; paused, see `darkroom queue`";
     }
     let grade = if paused.intake || paused.work || waiting >= capacity { Grade::Look } else { Grade::Ok };
-    Ok(Finding { grade, what: "queue", detail })
+    Ok([Finding { grade, what: "queue", detail }, walls(&imaging)])
+}
+
+/// What stands between a picture that takes its decoder over and everything else.
+fn walls(imaging: &Imaging) -> Finding {
+    let (grade, detail) = match (imaging.isolation.as_str(), imaging.missing.as_slice()) {
+        ("process", []) => (Grade::Ok, format!("in processes of their own: {}", imaging.walls.join(", "))),
+        ("process", missing) => {
+            (Grade::Look, format!("in processes of their own, without: {}", missing.join(", ")))
+        }
+        _ => (Grade::Look, "on threads of the service; see imaging.isolation".to_owned()),
+    };
+    Finding { grade, what: "pictures", detail }
 }
 
 /// accepted = delivered + waiting + exhausted + cancelled

@@ -59,8 +59,18 @@ pub(super) struct Queue {
     pub(super) waiting: u64,
     pub(super) capacity: u64,
     pub(super) paused: Paused,
+    pub(super) imaging: Imaging,
     #[serde(rename = "_links")]
     pub(super) links: Links,
+}
+
+/// Where pictures are worked on.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Imaging {
+    pub(super) isolation: String,
+    pub(super) walls: Vec<String>,
+    pub(super) missing: Vec<String>,
 }
 
 /// The list of secrets.

@@ -324,7 +324,10 @@ impl Problem {
             ImagingError::Truncated { .. } | ImagingError::Undecodable { .. } => {
                 Self::of(Code::ImageUndecodable)
             }
-            ImagingError::Stopped | ImagingError::Panicked | ImagingError::Io(_) => {
+            ImagingError::Stopped
+            | ImagingError::Panicked
+            | ImagingError::Died { .. }
+            | ImagingError::Io(_) => {
                 tracing::error!(error = error as &dyn std::error::Error, "a picture could not be looked at");
                 return Self::of(Code::Internal);
             }

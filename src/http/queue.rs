@@ -7,6 +7,7 @@ use super::problem::Problem;
 use super::query::{Query, invalid};
 use super::represent::json;
 use super::resource::Call;
+use crate::service::Service;
 use crate::service::lifecycle::Paused;
 use crate::service::view::{LinkBuilder, Links};
 
@@ -15,6 +16,7 @@ struct Queue {
     waiting: u64,
     capacity: u64,
     paused: PausedView,
+    imaging: Imaging,
     #[serde(rename = "_links")]
     links: Links,
 }
@@ -23,6 +25,40 @@ struct Queue {
 struct PausedView {
     intake: bool,
     work: bool,
+}
+
+/// Where pictures are worked on.
+#[derive(Serialize)]
+struct Imaging {
+    /// `process` or `thread`
+    isolation: &'static str,
+    /// What keeps the processes in, and what this system lacks of that.
+    walls: Vec<&'static str>,
+    missing: Vec<&'static str>,
+    memory: Memory,
+}
+
+/// In bytes.
+#[derive(Serialize)]
+struct Memory {
+    used: u64,
+    budget: u64,
+}
+
+impl Imaging {
+    fn of(service: &Service) -> Self {
+        let imaging = service.imaging();
+        let named = |wanted| {
+            let walls = imaging.walls.iter().flatten().filter(move |(_, stands)| *stands == wanted);
+            walls.map(|(wall, _)| *wall).collect()
+        };
+        Self {
+            isolation: if imaging.walls.is_some() { "process" } else { "thread" },
+            walls: named(true),
+            missing: named(false),
+            memory: Memory { used: imaging.memory.0, budget: imaging.memory.1 },
+        }
+    }
 }
 
 /// `GET /v1/queue`
@@ -66,6 +102,7 @@ fn represent(call: &Call) -> Response {
         waiting: call.service.waiting_jobs(),
         capacity: call.service.settings().queue_capacity,
         paused: PausedView { intake: paused.intake, work: paused.work },
+        imaging: Imaging::of(&call.service),
         links: links.build(),
     })
 }

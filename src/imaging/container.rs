@@ -9,7 +9,7 @@ use std::ops::Range;
 use image::metadata::Orientation;
 
 use super::sniff::{self, MAGIC_LENGTH};
-use super::{ImagingError, SizeLimit, gif, jpeg, png, swaps_sides, webp};
+use super::{Coding, ImagingError, SizeLimit, gif, jpeg, png, swaps_sides, webp};
 use crate::domain::image::{Format, Limits};
 
 /// What a walk through a container found.
@@ -21,6 +21,7 @@ pub(super) struct Header {
     /// As stored, before the orientation is applied.
     pub(super) height: u32,
     pub(super) orientation: Orientation,
+    pub(super) coding: Coding,
     /// Whether there is more than a still picture.
     pub(super) animated: bool,
     /// Whether the file ends before the picture does.
@@ -37,6 +38,7 @@ impl Header {
             width,
             height,
             orientation: Orientation::NoTransforms,
+            coding: Coding::default(),
             animated: false,
             truncated: false,
             adobe: false,

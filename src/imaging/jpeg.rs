@@ -2,8 +2,8 @@
 
 use std::io::{BufRead, Seek};
 
-use super::ImagingError;
 use super::container::{EXIF_PREFIX, Header, Part, Role, Source, Visit, check_size, orientation};
+use super::{Coding, ImagingError};
 use crate::domain::image::{Format, Limits};
 
 /// A progressive picture has about ten scans. Each costs a pass over all of its coefficients, so without
@@ -168,8 +168,10 @@ impl<R: BufRead + Seek> Walk<'_, '_, R> {
             return Err(ImagingError::undecodable("its JPEG frame header is malformed"));
         }
         self.source.skip(length - 6)?;
-        self.header = Some(Header::new(Format::Jpeg, size));
-        self.frame = Frame { components, progressive: marker == SOF2 };
+        let progressive = marker == SOF2;
+        let coding = Coding { samples: components, sample_bytes: 1, progressive };
+        self.header = Some(Header { coding, ..Header::new(Format::Jpeg, size) });
+        self.frame = Frame { components, progressive };
         Ok(Role::Picture)
     }
 

@@ -4,8 +4,8 @@ use std::io::{self, BufRead, Read as _, Seek};
 
 use flate2::read::ZlibDecoder;
 
-use super::ImagingError;
 use super::container::{Header, Part, Role, Source, Visit, check_size, orientation};
+use super::{Coding, ImagingError};
 use crate::domain::image::{Format, Limits};
 
 /// The chunks that decide what a picture looks like.
@@ -29,10 +29,10 @@ pub(super) fn walk<R: BufRead + Seek>(
     visit: Visit<'_>,
 ) -> Result<Header, ImagingError> {
     source.skip(SIGNATURE_LENGTH)?;
-    let size = image_header(source)?;
+    let (size, coding) = image_header(source)?;
     check_size(size, limits)?;
     visit(Part { role: Role::Picture, range: 0..source.position() });
-    let mut header = Header::new(Format::Png, size);
+    let mut header = Header { coding, ..Header::new(Format::Png, size) };
     let mut has_data = false;
     loop {
         let start = source.position();
@@ -61,6 +61,8 @@ fn chunk<R: BufRead + Seek>(
 ) -> Result<[u8; 4], ImagingError> {
     let length = u64::from(u32::from_be_bytes(source.array()?));
     let kind: [u8; 4] = source.array()?;
+    // The decoder makes an alpha channel of a transparent colour.
+    header.coding.samples = (header.coding.samples + u8::from(&kind == b"tRNS")).min(4);
     // After the first data it would not make the picture an animation.
     header.animated |= &kind == b"acTL" && !*has_data;
     *has_data |= &kind == b"IDAT";
@@ -104,8 +106,8 @@ fn check_expansion(kind: [u8; 4], chunk: &[u8]) -> Result<(), ImagingError> {
     Ok(())
 }
 
-/// Width and height from IHDR, which must come first and be in order.
-fn image_header<R: BufRead + Seek>(source: &mut Source<'_, R>) -> Result<(u32, u32), ImagingError> {
+/// Size and coding from IHDR, which must come first and be in order.
+fn image_header<R: BufRead + Seek>(source: &mut Source<'_, R>) -> Result<((u32, u32), Coding), ImagingError> {
     let length = u32::from_be_bytes(source.array()?);
     let kind: [u8; 4] = source.array()?;
     if kind != *b"IHDR" || length != 13 {
@@ -124,7 +126,14 @@ fn image_header<R: BufRead + Seek>(source: &mut Source<'_, R>) -> Result<(u32, u
     if !depth_fits || compression != 0 || filter != 0 || interlace > 1 {
         return Err(ImagingError::undecodable("its PNG header is malformed"));
     }
-    Ok((width, height))
+    let samples = match colour {
+        0 => 1,
+        4 => 2,
+        2 | 3 => 3,
+        _ => 4,
+    };
+    let coding = Coding { samples, sample_bytes: depth.div_ceil(8), progressive: false };
+    Ok(((width, height), coding))
 }
 
 #[cfg(test)]

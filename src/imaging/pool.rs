@@ -1,20 +1,43 @@
 //! The threads that imaging runs on.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::ImagingError;
+use super::frames::Walls;
+use super::memory::{Budget, Reservation, needed};
+use super::process::{Cutoff, Launcher, Seat};
+use super::{ImagingError, Probe, Step, probe, render};
+use crate::domain::image::{Handling, Limits, Variant};
 
-type Work = Box<dyn FnOnce() + Send>;
+/// How long the first processes may take to be ready.
+const START_TIME: Duration = Duration::from_secs(30);
+
+/// Each thread hands its process, if it has one, to its work.
+type Work = Box<dyn FnOnce(Option<&mut Seat>) + Send>;
 
 /// The right to one of the threads. It is free for the next when the last clone is dropped; the work that runs
 /// under it holds one, so that a thread whose caller has gone away counts as busy until it is free.
 pub type Permit = Arc<OwnedSemaphorePermit>;
+
+/// What is to be made of a picture.
+#[derive(Debug)]
+pub struct Task {
+    /// The picture's file.
+    pub input: Vec<u8>,
+    /// What is wanted of it.
+    pub variants: Vec<Variant>,
+    /// How it is read, and what is kept of it.
+    pub handling: Handling,
+    /// What it may cost.
+    pub limits: Limits,
+}
 
 /// A bounded number of own threads that run imaging; never the async runtime's.
 ///
@@ -24,6 +47,8 @@ pub type Permit = Arc<OwnedSemaphorePermit>;
 pub struct Pool {
     queue: mpsc::Sender<Work>,
     room: Arc<Semaphore>,
+    budget: Budget,
+    walls: Option<Walls>,
 }
 
 impl Pool {
@@ -32,20 +57,129 @@ impl Pool {
     /// # Errors
     ///
     /// When the operating system refuses a thread; those already started end again.
-    pub fn new(threads: NonZeroUsize) -> io::Result<Self> {
+    pub fn new(threads: NonZeroUsize, budget: Budget) -> io::Result<Self> {
+        Ok(Self::start(threads, budget, None)?.0)
+    }
+
+    /// Starts the threads, and for each a process in which its work on pictures is done. Returns when all are ready.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system refuses a thread or a process, or a process is not ready in time.
+    pub async fn of_processes(
+        threads: NonZeroUsize,
+        budget: Budget,
+        launcher: &Launcher,
+    ) -> Result<Self, ImagingError> {
+        let (mut pool, mut ready) = Self::start(threads, budget, Some(launcher))?;
+        let all = async {
+            while let Some(started) = ready.recv().await {
+                pool.walls = Some(started?);
+            }
+            Ok::<_, ImagingError>(())
+        };
+        tokio::time::timeout(START_TIME, all).await.map_err(io::Error::from)??;
+        for (wall, stands) in pool.walls.iter().flat_map(Walls::named) {
+            if !stands {
+                tracing::warn!(wall, "imaging processes do without: this system has none");
+            }
+        }
+        Ok(pool)
+    }
+
+    fn start(
+        threads: NonZeroUsize,
+        budget: Budget,
+        launcher: Option<&Launcher>,
+    ) -> io::Result<(Self, mpsc::Receiver<Result<Walls, ImagingError>>)> {
         let (queue, waiting) = mpsc::channel(threads.get());
+        let (started, ready) = mpsc::channel(threads.get());
         let waiting = Arc::new(Mutex::new(waiting));
         for index in 0..threads.get() {
-            let waiting = Arc::clone(&waiting);
-            thread::Builder::new().name(format!("imaging-{index}")).spawn(move || work_off(&waiting))?;
+            let (waiting, started) = (Arc::clone(&waiting), started.clone());
+            let mut seat = launcher.cloned().map(Seat::new);
+            thread::Builder::new().name(format!("imaging-{index}")).spawn(move || {
+                if let Some(seat) = &mut seat {
+                    // Nobody waits any more where another has failed.
+                    let _ = started.blocking_send(seat.start(&Cutoff::default()));
+                }
+                drop(started);
+                work_off(&waiting, seat.as_mut());
+            })?;
         }
-        Ok(Self { queue, room: Arc::new(Semaphore::new(threads.get())) })
+        let room = Arc::new(Semaphore::new(threads.get()));
+        Ok((Self { queue, room, budget, walls: None }, ready))
+    }
+
+    /// What keeps the processes in; `None` where there are none.
+    #[must_use]
+    pub fn walls(&self) -> Option<Walls> {
+        self.walls
     }
 
     /// The threads that are free, as permits.
     #[must_use]
     pub fn room(&self) -> &Arc<Semaphore> {
         &self.room
+    }
+
+    /// The memory that all work shares.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Refuses a picture of so many bytes of which `variants` could never be made, for want of memory.
+    ///
+    /// # Errors
+    ///
+    /// [`ImagingError::TooLarge`]
+    pub fn admit(&self, probe: &Probe, bytes: u64, variants: &[Variant]) -> Result<(), ImagingError> {
+        self.budget.check(probe, needed(probe, bytes, variants)).map(drop)
+    }
+
+    /// Waits until there is memory for the task, as long as that takes, and takes it. The picture's header is read
+    /// on the thread that `permit` stands for.
+    ///
+    /// # Errors
+    ///
+    /// Everything that [`probe`] refuses, and what takes more than there is.
+    pub async fn reserve(&self, permit: &Permit, task: &Arc<Task>) -> Result<Reservation, ImagingError> {
+        let (budget, task) = (self.budget.clone(), Arc::clone(task));
+        let measured = self.run(Arc::clone(permit), move || {
+            let probe = probe(&mut Cursor::new(&task.input), &task.handling, &task.limits)?;
+            budget.check(&probe, needed(&probe, task.input.len() as u64, &task.variants))
+        });
+        self.budget.take(measured.await?).await
+    }
+
+    /// Does the task on the thread that `permit` stands for, in the memory that was reserved for it, and sends each
+    /// step. Dropping the future ends the work: at once in a process, which is killed, and else at the next step.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`render`], [`ImagingError::Panicked`] and [`ImagingError::Died`].
+    pub async fn render(
+        &self,
+        permit: Permit,
+        room: Reservation,
+        task: Arc<Task>,
+        steps: mpsc::Sender<Step>,
+    ) -> Result<(), ImagingError> {
+        let cutoff = Arc::new(Cutoff::default());
+        let _cut_off_when_dropped = CutOffWhenDropped(Arc::clone(&cutoff));
+        let work = move |seat: Option<&mut Seat>| {
+            let room = room;
+            if let Some(seat) = seat {
+                return seat.render(&task, room.bytes(), &steps, &cutoff);
+            }
+            let Task { input, variants, handling, limits } = &*task;
+            render(input, variants, handling, limits, &mut |step| match steps.blocking_send(step) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            })
+        };
+        self.run_seated(permit, work).await
     }
 
     /// Runs `work` on the thread that `permit` stands for.
@@ -60,14 +194,22 @@ impl Pool {
         permit: Permit,
         work: impl FnOnce() -> Result<T, ImagingError> + Send + 'static,
     ) -> Result<T, ImagingError> {
+        self.run_seated(permit, |_| work()).await
+    }
+
+    async fn run_seated<T: Send + 'static>(
+        &self,
+        permit: Permit,
+        work: impl FnOnce(Option<&mut Seat>) -> Result<T, ImagingError> + Send + 'static,
+    ) -> Result<T, ImagingError> {
         let (reply, outcome) = oneshot::channel();
-        let work: Work = Box::new(move || {
+        let work: Work = Box::new(move |seat| {
             let _permit = permit;
             if reply.is_closed() {
                 return;
             }
             // Unwind safe: what `work` has touched is dropped with it, or is the caller's to judge.
-            let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(ImagingError::Panicked));
+            let result = catch_unwind(AssertUnwindSafe(|| work(seat))).unwrap_or(Err(ImagingError::Panicked));
             // An error means that nobody waits any longer.
             let _ = reply.send(result);
         });
@@ -77,13 +219,22 @@ impl Pool {
     }
 }
 
-fn work_off(waiting: &Mutex<mpsc::Receiver<Work>>) {
+/// Nobody waits for the work any more.
+struct CutOffWhenDropped(Arc<Cutoff>);
+
+impl Drop for CutOffWhenDropped {
+    fn drop(&mut self) {
+        self.0.cut_off();
+    }
+}
+
+fn work_off(waiting: &Mutex<mpsc::Receiver<Work>>, mut seat: Option<&mut Seat>) {
     loop {
         // One idle thread waits inside the lock, the others for it. It guards nothing that a panic could
         // leave half done, and is released before the work starts.
         let work = waiting.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         match work {
-            Some(work) => work(),
+            Some(work) => work(seat.as_deref_mut()),
             None => return,
         }
     }
@@ -99,7 +250,7 @@ mod tests {
     use super::*;
 
     fn pool(threads: usize) -> Pool {
-        Pool::new(NonZeroUsize::new(threads).unwrap()).unwrap()
+        Pool::new(NonZeroUsize::new(threads).unwrap(), Budget::new(64)).unwrap()
     }
 
     async fn permit(pool: &Pool) -> Permit {

@@ -2,8 +2,8 @@
 
 use std::io::{BufRead, Seek};
 
-use super::ImagingError;
 use super::container::{Header, Part, Role, Source, Visit, check_size, orientation};
+use super::{Coding, ImagingError};
 use crate::domain::image::{Format, Limits};
 
 const CHUNK_HEADER_LENGTH: u64 = 8;
@@ -13,6 +13,7 @@ pub(super) const FLAG_ICC: u8 = 0x20;
 pub(super) const FLAG_EXIF: u8 = 0x08;
 pub(super) const FLAG_XMP: u8 = 0x04;
 const FLAG_ANIMATION: u8 = 0x02;
+const FLAG_ALPHA: u8 = 0x10;
 
 pub(super) fn walk<R: BufRead + Seek>(
     source: &mut Source<'_, R>,
@@ -34,6 +35,10 @@ pub(super) fn walk<R: BufRead + Seek>(
             return walk.finish(end);
         }
     }
+}
+
+fn coding(alpha: bool) -> Coding {
+    Coding { samples: if alpha { 4 } else { 3 }, ..Coding::default() }
 }
 
 struct Walk<'a, 'b, R> {
@@ -92,8 +97,11 @@ impl<R: BufRead + Seek> Walk<'_, '_, R> {
             return Err(malformed("header is too short"));
         }
         self.extended = true;
-        self.header =
-            Some(Header { animated: flags & FLAG_ANIMATION != 0, ..Header::new(Format::WebP, size) });
+        self.header = Some(Header {
+            animated: flags & FLAG_ANIMATION != 0,
+            coding: coding(flags & FLAG_ALPHA != 0),
+            ..Header::new(Format::WebP, size)
+        });
         Ok(Role::Picture)
     }
 
@@ -107,7 +115,9 @@ impl<R: BufRead + Seek> Walk<'_, '_, R> {
         match header {
             None => {
                 check_size(size, self.limits)?;
-                self.header = Some(Header::new(Format::WebP, size));
+                // VP8 has alpha only in a chunk of its own, which VP8X announces.
+                let coding = coding(&kind == b"VP8L");
+                self.header = Some(Header { coding, ..Header::new(Format::WebP, size) });
             }
             Some(canvas) if (canvas.width, canvas.height) != size => {
                 return Err(malformed("sizes contradict"));

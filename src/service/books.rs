@@ -51,6 +51,9 @@ impl Service {
         let held = held.iter().filter_map(|standing| standings.get(standing)).sum();
         gauge(telemetry::SUSPENDED, None, held);
         gauge(telemetry::QUEUE_DEPTH, None, self.store.waiting_jobs());
+        let (used, budget) = self.imaging.budget().usage();
+        gauge(telemetry::IMAGING_MEMORY_USED, None, used);
+        gauge(telemetry::IMAGING_MEMORY_BUDGET, None, budget);
         handle.run_upkeep();
         Ok(Some(handle.render()))
     }

@@ -6,7 +6,23 @@ use crate::domain::id::JobId;
 use crate::domain::job::{Job, JobStatus};
 pub use crate::store::Paused;
 
+/// Where pictures are worked on.
+#[derive(Debug)]
+pub struct ImagingState {
+    /// What keeps imaging processes in, and whether it stands; `None` where threads of the service do the work.
+    pub walls: Option<Vec<(&'static str, bool)>>,
+    /// The bytes of memory that are reserved, of how many.
+    pub memory: (u64, u64),
+}
+
 impl Service {
+    /// Where pictures are worked on.
+    #[must_use]
+    pub fn imaging(&self) -> ImagingState {
+        let walls = self.imaging.walls().map(|walls| walls.named().to_vec());
+        ImagingState { walls, memory: self.imaging.budget().usage() }
+    }
+
     /// Calls a job off: a queued one is cancelled, a running one is asked to stop at its next step.
     pub async fn cancel_job(&self, client: &ClientId, id: JobId) -> Result<Job, ServiceError> {
         self.job(client, id).await?;

@@ -1,6 +1,6 @@
 //! Doing a job's work: from a claim to its end.
 
-use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use crate::clock::random_fraction;
 use crate::domain::image::Placeholder;
 use crate::domain::job::{Artifact, Job, JobError};
 use crate::domain::retry::RetryPolicy;
-use crate::imaging::{self, Permit, Rendered, Stage, Step};
+use crate::imaging::{Permit, Rendered, Stage, Step, Task};
 use crate::store::{Ending, StoreError};
 
 /// Steps that imaging may be ahead of the disk: more than a job has, so that a disk that stalls does not use up
@@ -131,18 +131,14 @@ impl Service {
 
     /// Makes the artifacts that are missing, and stores each as soon as it is made.
     async fn make(&self, job: &Job, token: u64, thread: Permit) -> Result<Option<Stop>, ServiceError> {
-        let original = self.blobs.read(job.id, ORIGINAL).await?;
-        let (variants, handling, limits) = (job.missing_variants(), job.handling, self.settings.limits);
+        let input = self.blobs.read(job.id, ORIGINAL).await?;
+        let (handling, limits) = (job.handling, self.settings.limits);
+        let task = Task { input, variants: job.missing_variants(), handling, limits };
+        let task = Arc::new(task);
+        // Waiting for others costs a job none of its time; each of them has a bound of its own.
+        let room = self.imaging.reserve(&thread, &task).await?;
         let (steps, mut made) = mpsc::channel(STEPS_AHEAD);
-        let work = self.imaging.run(thread, move || {
-            imaging::render(&original, &variants, &handling, &limits, &mut |step| {
-                match steps.blocking_send(step) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    // Nobody takes the steps any more: the work is to stop.
-                    Err(_) => ControlFlow::Break(()),
-                }
-            })
-        });
+        let work = self.imaging.render(thread, room, task, steps);
         let work = tokio::time::timeout(self.settings.max_time, work);
         tokio::pin!(work);
         let mut current = Try { job, token, made: job.artifacts.len(), placeholder: None };

@@ -150,6 +150,7 @@ impl Service {
         let (picture, probe) = self.probe(picture, wanted.pictures.handling).await?;
         check_claim(claimed_type.as_deref(), &probe)?;
         wanted.pictures.check_sizes(&probe).map_err(ServiceError::Invalid)?;
+        self.imaging.admit(&probe, picture.stored().bytes, &wanted.pictures.variants)?;
 
         let stored = picture.stored();
         let idempotency = idempotency_key
@@ -523,7 +524,7 @@ mod tests {
 
     #[test]
     fn a_wrong_claim_is_refused() {
-        let probe = Probe { format: Format::Jpeg, width: 1, height: 1 };
+        let probe = Probe { format: Format::Jpeg, width: 1, height: 1, coding: imaging::Coding::default() };
         for right in [None, Some("image/jpeg"), Some("image/JPG; q=1"), Some("application/octet-stream")] {
             assert!(check_claim(right, &probe).is_ok(), "{right:?}");
         }

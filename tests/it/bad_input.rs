@@ -235,3 +235,16 @@ async fn without_keys_a_web_page_is_refused_whatever_it_sends() {
     }
     app.stop().await;
 }
+
+#[tokio::test]
+async fn a_picture_that_takes_more_memory_than_there_is_is_refused_at_once() {
+    let app = App::with(&[("imaging.memory_mib", "64")], darkroom::clock::Clock::system()).await;
+    let refused = raw(&app, "image/jpeg", picture::jpeg(2000, 1500)).send().await.unwrap();
+    let problem = problem(refused, 422, "image-too-large").await;
+    assert!(problem["detail"].as_str().unwrap().contains("MiB of memory"), "{problem}");
+    assert_eq!(app.files(), [""; 0]);
+    let job = app.accepted(picture::jpeg(1500, 1000), &[]).await;
+    let job = app.finished(job["id"].as_str().unwrap()).await;
+    assert_eq!(job["status"], "completed", "{job}");
+    app.stop().await;
+}

@@ -24,8 +24,11 @@ mod deliveries;
 mod disk_full;
 mod egress;
 mod events;
+mod fuzz;
 mod handshake;
 mod idempotency;
+#[cfg(target_os = "linux")]
+mod imaging;
 mod jobs;
 mod killed;
 mod lifecycle;

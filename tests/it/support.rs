@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+pub mod imaging;
 pub mod picture;
 pub mod process;
 pub mod receiver;
@@ -49,7 +50,10 @@ fn config_of(folder: &Path, flags: Flags<'_>, file: Option<PathBuf>) -> Config {
     let variable = |key: &str| format!("DARKROOM_{}", key.to_uppercase().replace('.', "__"));
     let environment = lists.iter().map(|(key, value)| (variable(key), (*value).to_owned())).collect();
     let flags = fixed.into_iter().chain(flags.iter().map(|(key, value)| (*key, (*value).to_owned())));
-    Config::load(Sources { dev: true, flags: flags.collect(), environment, file }).unwrap()
+    let mut config = Config::load(Sources { dev: true, flags: flags.collect(), environment, file }).unwrap();
+    // This program is a test.
+    config.imaging.program = Some(env!("CARGO_BIN_EXE_darkroom").into());
+    config
 }
 
 impl App {

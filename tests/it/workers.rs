@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use darkroom::blobs::{Blobs, ORIGINAL};
 use darkroom::clock::{Clock, entropy};
+use darkroom::domain::client::ClientId;
 use darkroom::domain::id::JobId;
 use darkroom::domain::image::{Limits, Presets};
 use darkroom::domain::job::{Job, JobStatus};
 use darkroom::domain::retry::RetryPolicy;
 use darkroom::domain::secret::{EncryptionKey, SigningSecret};
-use darkroom::imaging::{ImagingError, Pool};
+use darkroom::imaging::{Budget, ImagingError, Pool};
 use darkroom::notify::webhook::guard::{Guard, GuardPolicy};
 use darkroom::notify::webhook::sender::{Sender, SenderConfig};
 use darkroom::service::handshake::HandshakePolicy;
@@ -114,7 +115,7 @@ fn settings() -> Settings {
 }
 
 fn pool() -> Pool {
-    Pool::new(NonZeroUsize::MIN).unwrap()
+    Pool::new(NonZeroUsize::MIN, Budget::new(64)).unwrap()
 }
 
 #[tokio::test]
@@ -154,6 +155,44 @@ async fn a_thread_that_overran_its_deadline_costs_no_other_job() {
     }
     workers.stop();
     bounded(workers.stopped()).await;
+    bench.store.close().await;
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_memory_keeps_its_lease_and_can_be_called_off() {
+    let pool = pool();
+    let budget = pool.budget().clone();
+    let (_, all) = budget.usage();
+    let held = budget.take(u32::try_from(all >> 20).unwrap()).await.unwrap();
+    let bench = Bench::new(pool).await;
+    let mut workers = Workers::start(&bench.service, 1, SECOND);
+    let (first, second) = (bench.submit().await, bench.submit().await);
+
+    let lease = async || bench.job(first).await.lease.map(|lease| lease.until);
+    for _ in 0..5 {
+        let before = lease().await;
+        eventually(async || (lease().await > before).then_some(())).await;
+    }
+    assert!(bench.job(first).await.artifacts.is_empty());
+    bench.service.cancel_job(&ClientId::dev(), first).await.unwrap();
+    let ended = async |id| {
+        eventually(async || Some(bench.job(id).await).filter(|job| job.status.is_terminal())).await.status
+    };
+    assert_eq!(ended(first).await, JobStatus::Cancelled);
+
+    // The next has taken its place in the line, and a shutdown gives it back.
+    eventually(async || (bench.job(second).await.status == JobStatus::Processing).then_some(())).await;
+    workers.stop();
+    bounded(workers.stopped()).await;
+    let given_back = bench.job(second).await;
+    assert_eq!((given_back.status, given_back.attempt), (JobStatus::Queued, 0));
+
+    drop(held);
+    let mut workers = Workers::start(&bench.service, 1, SECOND);
+    assert_eq!(ended(second).await, JobStatus::Completed);
+    workers.stop();
+    bounded(workers.stopped()).await;
+    assert_eq!(budget.usage().0, 0);
     bench.store.close().await;
 }
 

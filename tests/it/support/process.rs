@@ -28,6 +28,11 @@ impl Server {
         Self { child, url }
     }
 
+    /// Its process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL, and waits until the process is gone.
     pub fn kill(mut self) {
         assert!(self.child.try_wait().unwrap().is_none(), "it ended by itself");
