@@ -138,7 +138,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let guard = Guard::new(GuardPolicy {
         allow_http: config.callbacks.allow_http,
         allow_networks: config.callbacks.allow_networks.clone(),
-        allow_hosts: config.callbacks.allow_hosts.clone(),
+        allow_hosts: config.callbacks.allow_hosts(),
     });
     let sender = Sender::new(guard.clone(), &sender_config(&config))?;
     let (opened, url, opening) = (config.clone(), base_url.clone(), clock.clone());
@@ -251,7 +251,7 @@ fn settings(config: &Config, base_url: &str) -> Settings {
         queue_capacity: config.queue.capacity,
         lease: Duration::from_millis(config.queue.lease_ms),
         heartbeat: Duration::from_millis(config.queue.heartbeat_ms),
-        attempt_lease: if config.callbacks.handshake_hosts.is_empty() { timeout } else { 2 * timeout }
+        attempt_lease: if config.callbacks.handshake_hosts().is_empty() { timeout } else { 2 * timeout }
             + SETTLE_MARGIN,
         job_retry: config.queue.retry_policy(),
         delivery_retry: config.callbacks.retry_policy(),
@@ -263,7 +263,7 @@ fn handshake(config: &Config, base_url: &str) -> HandshakePolicy {
     let own = Url::parse(base_url).ok().and_then(|url| url.host_str().map(str::to_owned));
     let configured = Some(&config.callbacks.handshake_origin).filter(|origin| !origin.is_empty());
     HandshakePolicy {
-        hosts: config.callbacks.handshake_hosts.clone(),
+        hosts: config.callbacks.handshake_hosts(),
         origin: configured.cloned().or(own).unwrap_or_default(),
         timeout: Duration::from_millis(config.callbacks.timeout_ms),
         rate_per_second: config.destinations.rate_per_second,

@@ -43,7 +43,7 @@ mod upload;
 fn table(service: &Arc<Service>) -> Vec<Resource> {
     let at = |path| Resource::new(path, service);
     vec![
-        at("/v1/jobs").get(jobs::list).post(jobs::submit),
+        at("/v1/jobs").get(jobs::list).upload(jobs::submit),
         at("/v1/jobs/{id}").get(jobs::show).delete(lifecycle::delete),
         at("/v1/jobs/{id}/cancel").post(lifecycle::cancel),
         at("/v1/jobs/{id}/restore").post(lifecycle::restore),

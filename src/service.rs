@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::blobs::Blobs;
 use crate::clock::Clock;
@@ -123,6 +124,7 @@ pub struct Service {
     intake: intake::Intake,
     running: Mutex<HashMap<JobId, Running>>,
     stopping: CancellationToken,
+    tasks: TaskTracker,
     waiters: Semaphore,
     replays_changed: Notify,
     trials: Semaphore,
@@ -142,6 +144,7 @@ impl Service {
             intake: intake::Intake::new(settings.queue_capacity, settings.max_uploads),
             running: Mutex::default(),
             stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             waiters: Semaphore::new(wait::MAX_WAITERS),
             replays_changed: Notify::new(),
             trials: Semaphore::new(trial::MAX_TRIALS),
@@ -171,6 +174,12 @@ impl Service {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// What is done whole although nobody may wait for it any more.
+    #[must_use]
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
     /// What everyone keeps to.

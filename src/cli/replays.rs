@@ -113,6 +113,9 @@ struct Replay {
     delivered: u64,
     failed: u64,
     skipped: u64,
+    #[serde(default)]
+    taken_over: u64,
+    no_longer_matching: Option<u64>,
     #[serde(rename = "_links")]
     links: Links,
 }
@@ -240,9 +243,13 @@ fn show(replay: &Reply<Replay>, json: bool) -> Result<(), CliError> {
 
 fn progress(one: &Replay) -> String {
     let more = if one.matched_has_more { "+" } else { "" };
+    let gone = match one.no_longer_matching {
+        Some(gone) if gone > 0 => format!("; {gone} did not fit any more"),
+        _ => String::new(),
+    };
     format!(
-        "{} of {}{more} taken up, {} ended: {} delivered, {} failed, {} skipped",
-        one.taken, one.matched, one.done, one.delivered, one.failed, one.skipped
+        "{} of {}{more} taken up, {} ended: {} delivered, {} failed, {} skipped, {} sent again by others{gone}",
+        one.taken, one.matched, one.done, one.delivered, one.failed, one.skipped, one.taken_over
     )
 }
 

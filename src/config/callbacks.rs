@@ -1,5 +1,6 @@
 //! Section `[callbacks]`.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -73,6 +74,19 @@ impl Callbacks {
         }
     }
 
+    /// The hosts that callbacks may reach whatever their addresses, as a URL has them.
+    #[must_use]
+    pub fn allow_hosts(&self) -> Vec<String> {
+        self.allow_hosts.iter().filter_map(|host| as_in_url(host)).collect()
+    }
+
+    /// The hosts that are asked for their permission, as a URL has them; `*` for all.
+    #[must_use]
+    pub fn handshake_hosts(&self) -> Vec<String> {
+        let hosts = self.handshake_hosts.iter();
+        hosts.filter_map(|host| if host == "*" { Some(host.clone()) } else { as_in_url(host) }).collect()
+    }
+
     /// What no type says of the values.
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         let proxy_ok = self.egress_proxy.is_empty() || self.egress_proxy().is_some();
@@ -83,11 +97,10 @@ impl Callbacks {
             ("callbacks.allow_hosts", &self.allow_hosts),
             ("callbacks.handshake_hosts", &self.handshake_hosts),
         ] {
-            // To a URL an asterisk is a letter like others.
-            let is_name = |host: &str| Host::parse(host).is_ok() && !host.contains('*');
-            let is_host = |host: &str| is_name(host) || host.parse::<std::net::IpAddr>().is_ok();
             let is_all = |host: &str| host == "*" && key == "callbacks.handshake_hosts";
-            let wrong = hosts.iter().find(|host| !is_host(host) && !is_all(host));
+            // A variable that is empty has one empty name.
+            let is_empty = hosts.iter().all(String::is_empty);
+            let wrong = hosts.iter().find(|host| as_in_url(host).is_none() && !is_all(host) && !is_empty);
             require(wrong.is_none(), key, || {
                 let host = wrong.map_or("", String::as_str);
                 format!(
@@ -105,4 +118,14 @@ impl Callbacks {
         let secret_ok = secret.is_empty() || secret.parse::<crate::domain::secret::SigningSecret>().is_ok();
         require(secret_ok, "callbacks.signing_secret", || crate::domain::secret::SecretError.to_string())
     }
+}
+
+/// A host as the URLs that name it have it: in lower case and ASCII, an IPv6 address in brackets and its shortest form.
+fn as_in_url(host: &str) -> Option<String> {
+    if let Ok(address) = host.parse::<Ipv6Addr>() {
+        return Some(format!("[{address}]"));
+    }
+    // To a URL an asterisk is a letter like others.
+    let host = Host::parse(host.strip_suffix('.').unwrap_or(host)).ok().filter(|_| !host.contains('*'));
+    host.map(|host| host.to_string())
 }

@@ -222,12 +222,8 @@ impl Delivery {
             return Err(DeliveryConflict(self.state));
         }
         self.revision += 1;
-        self.last_error.get_or_insert_with(|| {
-            Failure::new(
-                ErrorClass::Timeout,
-                "nothing was sent to its destination for so long that it was given up",
-            )
-        });
+        let detail = "its destination was held back for so long that it was given up";
+        self.last_error = Some(Failure::new(ErrorClass::Timeout, detail));
         (self.state, self.next_attempt_at, self.finished_at) = (DeliveryState::Exhausted, None, Some(now));
         Ok(())
     }

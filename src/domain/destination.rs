@@ -231,6 +231,12 @@ impl Destination {
         }
     }
 
+    /// Whether it is left alone until somebody resumes it, or has been for days.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.hold.is_some() || self.suspended_at.is_some()
+    }
+
     /// Nothing more is sent until [`Self::resume`].
     pub fn hold(&mut self, reason: HoldReason, now: Timestamp) -> Option<Change> {
         // A pause by hand stays one, whatever attempts that were under way answer.

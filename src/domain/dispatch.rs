@@ -376,8 +376,7 @@ impl Dispatch {
             return;
         }
         self.lanes.retain(|_, lane| {
-            let is_in_use = lane.place != Place::Idle || lane.in_flight > 0;
-            is_in_use || lane.destination.failing_since.is_some() || lane.granted.is_some()
+            lane.place != Place::Idle || lane.in_flight > 0 || lane.destination.failing_since.is_some()
         });
         // So that looking at all of them stays rare.
         self.forget_above = KEPT_LANES.max(2 * self.lanes.len());

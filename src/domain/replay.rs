@@ -191,10 +191,11 @@ impl Replay {
         self.skipped + self.delivered + self.failed + self.taken_over
     }
 
-    /// How many fitted when it was started and did not any more when it came to them; known when it has come to all.
+    /// How many fitted when it was started and did not any more when it came to them; known when it has come to all
+    /// that were counted.
     #[must_use]
     pub fn no_longer_matching(&self) -> Option<u64> {
-        self.is_at_end.then(|| self.matched.saturating_sub(self.taken))
+        (self.is_at_end && !self.matched_has_more).then(|| self.matched.saturating_sub(self.taken))
     }
 
     /// running → paused

@@ -80,9 +80,11 @@ impl Body {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             bytes = b"{}".to_vec();
         }
-        // An object, as its members are to be named: serde would take an array for them in their order.
-        serde_json::from_slice::<serde_json::Map<_, _>>(&bytes)
-            .and_then(|members| T::deserialize(serde_json::Value::Object(members)))
+        // By name alone: serde would take an array for the members in their order.
+        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(Problem::of(Code::MalformedJson).with_detail("a JSON object is expected"));
+        }
+        serde_json::from_slice(&bytes)
             .map_err(|error| Problem::of(Code::MalformedJson).with_detail(error.to_string()))
     }
 }

@@ -4,6 +4,7 @@ use http::StatusCode;
 use http::header::LOCATION;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use warp::reply::Response;
 
 use super::deliveries::filter;
@@ -39,8 +40,11 @@ struct Request {
 
 /// By name alone: members in an order are nothing that somebody means.
 fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
-    let members = serde_json::Map::deserialize(deserializer)?;
-    T::deserialize(serde_json::Value::Object(members)).map_err(D::Error::custom)
+    let text = Box::<RawValue>::deserialize(deserializer)?;
+    if !text.get().starts_with('{') {
+        return Err(D::Error::custom("an object is expected"));
+    }
+    serde_json::from_str(text.get()).map_err(D::Error::custom)
 }
 
 fn default_rate() -> u32 {

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use http::header::{ALLOW, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use percent_encoding::percent_decode_str;
+use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::path::FullPath;
 use warp::reply::Response;
@@ -63,6 +64,16 @@ impl Resource {
         F: Fn(Call) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Response, Problem>> + Send + 'static,
     {
+        let tasks = self.service.tasks().clone();
+        self.on(Method::POST, move |call| whole(tasks.clone(), handler(call)))
+    }
+
+    /// A POST that ends with its connection: an upload, which keeps by itself what has to be kept, and whoever waits.
+    pub(super) fn upload<F, R>(self, handler: F) -> Self
+    where
+        F: Fn(Call) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Response, Problem>> + Send + 'static,
+    {
         self.on(Method::POST, handler)
     }
 
@@ -71,7 +82,8 @@ impl Resource {
         F: Fn(Call) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Response, Problem>> + Send + 'static,
     {
-        self.on(Method::DELETE, handler)
+        let tasks = self.service.tasks().clone();
+        self.on(Method::DELETE, move |call| whole(tasks.clone(), handler(call)))
     }
 
     fn on<F, R>(mut self, method: Method, handler: F) -> Self
@@ -109,7 +121,7 @@ impl Resource {
             call.headers.remove(RANGE);
         }
         if let Some((_, handler)) = self.methods.iter().find(|(method, _)| method == wanted) {
-            return if wanted == Method::GET { handler(call).await } else { whole(handler(call)).await };
+            return handler(call).await;
         }
         if method == Method::OPTIONS {
             let mut response = Response::default();
@@ -129,9 +141,12 @@ impl Resource {
 }
 
 /// On a task of its own: what changes something is done whole once it has begun, also when the client hangs up and
-/// nobody waits for the answer. An upload ends with its body.
-async fn whole(answer: BoxFuture<'static, Result<Response, Problem>>) -> Result<Response, Problem> {
-    match tokio::spawn(answer).await {
+/// nobody waits for the answer. The server's end waits for it.
+async fn whole(
+    tasks: TaskTracker,
+    answer: impl Future<Output = Result<Response, Problem>> + Send + 'static,
+) -> Result<Response, Problem> {
+    match tasks.spawn(answer).await {
         Ok(answer) => answer,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
@@ -182,6 +197,25 @@ fn matches(pattern: &str, path: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_has_begun_is_done_when_the_client_hangs_up() {
+        let tasks = TaskTracker::new();
+        let (release, gate) = tokio::sync::oneshot::channel::<()>();
+        let (done, end) = tokio::sync::oneshot::channel();
+        let handler = async move {
+            gate.await.unwrap();
+            done.send(()).unwrap();
+            Ok(Response::default())
+        };
+        let mut answer = Box::pin(whole(tasks.clone(), handler));
+        assert!(answer.as_mut().now_or_never().is_none());
+        drop(answer);
+        release.send(()).unwrap();
+        tasks.close();
+        tasks.wait().await;
+        end.await.unwrap();
+    }
 
     #[test]
     fn paths_match_whole_and_decoded() {

@@ -69,6 +69,10 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, bounds: Bounds,
         lifetime.cut_off.cancel();
         lifetime.tasks.wait().await;
     }
+    service.tasks().close();
+    if tokio::time::timeout(bounds.drain_timeout, service.tasks().wait()).await.is_err() {
+        tracing::warn!("a change whose client has hung up does not end in time");
+    }
 }
 
 type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);

@@ -11,6 +11,7 @@ use super::Service;
 use crate::domain::client::ClientId;
 use crate::domain::delivery::Failure;
 use crate::domain::destination::Destination;
+use crate::domain::id::DestinationId;
 
 /// How long a permission is relied on.
 const LASTS: SignedDuration = SignedDuration::from_hours(24);
@@ -34,26 +35,48 @@ pub struct HandshakePolicy {
 impl HandshakePolicy {
     fn asks(&self, url: &Url) -> bool {
         let host = url.host_str().unwrap_or_default();
-        self.hosts.iter().any(|asked| asked == "*" || asked.eq_ignore_ascii_case(host))
+        let host = host.strip_suffix('.').unwrap_or(host);
+        self.hosts.iter().any(|asked| asked == "*" || asked == host)
     }
 }
 
-/// Who has permitted callbacks, and until when that is relied on. It is asked for again after a restart.
+/// Who has permitted callbacks. It is asked for again after a restart.
 #[derive(Debug, Default)]
-pub(super) struct Permissions(Mutex<HashMap<String, Timestamp>>);
+pub(super) struct Permissions(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    destinations: HashMap<DestinationId, Grants>,
+    count: usize,
+}
+
+/// What the receivers of one destination permit.
+#[derive(Debug, Default)]
+struct Grants {
+    /// By path, as a query may hold a token and does not make it another receiver; until when each is relied on.
+    paths: HashMap<String, Timestamp>,
+    /// Callbacks a minute: the least that one of them takes, as they share the destination's pace.
+    rate_per_minute: Option<u32>,
+}
 
 impl Permissions {
-    fn has(&self, receiver: &str, now: Timestamp) -> bool {
+    /// The pace of a receiver that has permitted callbacks.
+    fn pace(&self, destination: DestinationId, path: &str, now: Timestamp) -> Option<Option<u32>> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(receiver).is_some_and(|until| *until > now)
+        let grants = known.destinations.get(&destination)?;
+        grants.paths.get(path).filter(|until| **until > now).map(|_| grants.rate_per_minute)
     }
 
-    fn put(&self, receiver: String, now: Timestamp) {
+    fn put(&self, destination: DestinationId, path: &str, rate: Option<u32>, now: Timestamp) -> Option<u32> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST {
-            known.clear();
+        if known.count >= MOST {
+            *known = Known::default();
         }
-        known.insert(receiver, now.checked_add(LASTS).unwrap_or(Timestamp::MAX));
+        known.count += 1;
+        let grants = known.destinations.entry(destination).or_default();
+        grants.paths.insert(path.to_owned(), now.checked_add(LASTS).unwrap_or(Timestamp::MAX));
+        grants.rate_per_minute = grants.rate_per_minute.into_iter().chain(rate).min();
+        grants.rate_per_minute
     }
 }
 
@@ -65,17 +88,21 @@ impl Service {
         if !policy.asks(url) {
             return Ok(None);
         }
-        // A query may hold a token, and does not make it another receiver.
-        let receiver = format!("{}{}", url.origin().ascii_serialization(), url.path());
-        let now = self.clock.now();
-        if !self.permissions.has(&receiver, now) {
-            let rate = policy.rate_per_second.saturating_mul(SECONDS_PER_MINUTE);
-            let rate = Some(rate).filter(|rate| *rate > 0);
-            let grant = self.sender.handshake(url, &policy.origin, rate, policy.timeout).await?;
-            tracing::info!(receiver, rate_per_minute = grant.rate_per_minute, "callbacks are permitted");
-            self.store.pace_destination(Destination::id(client, url), grant.rate_per_minute);
-            self.permissions.put(receiver, now);
-        }
+        let (destination, now) = (Destination::id(client, url), self.clock.now());
+        let pace = match self.permissions.pace(destination, url.path(), now) {
+            Some(pace) => pace,
+            None => {
+                let rate = policy.rate_per_second.saturating_mul(SECONDS_PER_MINUTE);
+                let rate = Some(rate).filter(|rate| *rate > 0);
+                let grant = self.sender.handshake(url, &policy.origin, rate, policy.timeout).await?;
+                // Without the path, which may be all that keeps others from sending there.
+                let origin = url.origin().ascii_serialization();
+                tracing::info!(origin, rate_per_minute = grant.rate_per_minute, "callbacks are permitted");
+                self.permissions.put(destination, url.path(), grant.rate_per_minute, now)
+            }
+        };
+        // Each time, as the destination may have been forgotten since.
+        self.store.pace_destination(destination, pace);
         Ok(Some(&policy.origin))
     }
 }

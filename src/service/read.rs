@@ -120,10 +120,14 @@ impl Service {
             self.job(client, job).await?;
         }
         let mut page = EventPage { events: Vec::new(), read: query.after, has_more: true };
-        for _ in 0..MOST_READS {
+        // Where all fit, one more than is asked for tells whether there are more.
+        let all_fit = query.kinds.is_none().then(|| query.limit.saturating_add(1));
+        for read_before in 0..MOST_READS {
+            let wanted =
+                all_fit.filter(|_| read_before == 0).map_or(EVENTS_AT_ONCE, |all| all.min(EVENTS_AT_ONCE));
             let events = match query.job {
-                Some(job) => self.store.events_of(job, page.read, EVENTS_AT_ONCE).await?,
-                None => self.store.events_after(page.read, EVENTS_AT_ONCE).await?,
+                Some(job) => self.store.events_of(job, page.read, wanted).await?,
+                None => self.store.events_after(page.read, wanted).await?,
             };
             let read = events.len();
             let fits = |event: &Event| {
@@ -137,7 +141,7 @@ impl Service {
                 page.read = event.seq;
                 page.events.extend(Some(event).filter(fits));
             }
-            if read < EVENTS_AT_ONCE {
+            if read < wanted {
                 page.has_more = false;
                 break;
             }

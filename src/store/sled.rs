@@ -79,7 +79,7 @@ pub struct SledStore {
     writer: Arc<Writer>,
     /// One, for the export that may be under way.
     exports: Arc<Semaphore>,
-    audits: Semaphore,
+    audits: Arc<Semaphore>,
 }
 
 impl SledStore {
@@ -99,7 +99,7 @@ impl SledStore {
             }
             freed => freed.map_err(OpenError::Unreadable)?,
         }
-        let (exports, audits) = (Arc::new(Semaphore::new(1)), Semaphore::new(1));
+        let (exports, audits) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
         Ok(Self { shared, writer: Arc::new(writer), exports, audits })
     }
 
@@ -369,19 +369,20 @@ impl Store for SledStore {
 
     async fn audit(&self) -> Result<Audit, StoreError> {
         // One at a time, as the writer remembers for one.
-        let _permit = self.audits.acquire().await.map_err(|_| StoreError::Closed)?;
+        let permit = Arc::clone(&self.audits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let images = Arc::new(Images::new(export::IMAGE_BYTES));
         let (kept, shared) = (Arc::downgrade(&images), Arc::clone(&self.shared));
         let begin = move |_: &mut Tx<'_>| {
             *shared.images.lock().unwrap_or_else(PoisonError::into_inner) = kept;
             Ok(*shared.ledger.lock().unwrap_or_else(PoisonError::into_inner))
         };
-        let ledger = match self.writer.write(Durability::Written, begin).await {
-            // Nothing is written then.
-            Err(StoreError::Full) => self.ledger(),
-            began => began?,
-        };
-        self.read(move |shared| audit::audit(&AsOf { engine: &shared.engine, images: &images }, ledger)).await
+        let ledger = self.writer.read_in_turn(begin).await?;
+        self.read(move |shared| {
+            // A scan cannot be called off, so it counts for as long as it runs.
+            let _permit = permit;
+            audit::audit(&AsOf { engine: &shared.engine, images: &images }, ledger)
+        })
+        .await
     }
 
     async fn export(&self) -> Result<Box<dyn Export>, StoreError> {

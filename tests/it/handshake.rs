@@ -87,8 +87,11 @@ async fn delivered(app: &App, job: &str) {
 #[tokio::test]
 async fn a_receiver_that_permits_it_is_asked_once_and_told_who_calls() {
     let receiver = Receiver::start(Some(("darkroom.example", "*"))).await;
-    let flags =
-        [("callbacks.handshake_hosts", "127.0.0.1"), ("callbacks.handshake_origin", "darkroom.example")];
+    // As a URL would have it, however it is written.
+    let flags = [
+        ("callbacks.handshake_hosts", "hooks.example,0x7f.1"),
+        ("callbacks.handshake_origin", "darkroom.example"),
+    ];
     let app = App::with(&flags, Clock::system()).await;
     for _ in 0..2 {
         delivered(&app, &submit(&app, &receiver).await).await;

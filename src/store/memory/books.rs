@@ -274,7 +274,11 @@ impl Books {
             let waiting: Vec<_> = deliveries.iter().filter(|one| !one.state.is_terminal()).collect();
             if !waiting.is_empty() {
                 let keep = self.policy.keep_undelivered;
-                let overdue: Vec<_> = waiting.iter().filter(|one| one.is_overdue(keep, now)).collect();
+                let is_held = |one: &Delivery| {
+                    self.dispatch.destination(one.destination_id()).is_some_and(Destination::is_held)
+                };
+                let overdue = waiting.iter().filter(|one| one.is_overdue(keep, now) && is_held(one));
+                let overdue: Vec<_> = overdue.collect();
                 let is_last = overdue.len() == waiting.len();
                 job.purge_at = Some(later(now, if is_last { keep.max(POSTPONED_BY) } else { POSTPONED_BY }));
                 self.keep(job);

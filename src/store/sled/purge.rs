@@ -11,6 +11,7 @@ use super::log;
 use super::records::{DeliveryRecord, JobRecord, ReplayKey};
 use super::tx::{Checkout, Tx};
 use crate::domain::delivery::Delivery;
+use crate::domain::destination::Destination;
 use crate::domain::id::{DeliveryId, JobId, ReplayId};
 use crate::domain::replay::{Replay, ReplayOutcome};
 use crate::store::{Garbage, Purged, StoreError};
@@ -131,9 +132,14 @@ fn give_up(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let keep = tx.policy().keep_undelivered;
-    let is_under_way = |tx: &Tx<'_>, id| tx.dispatch().lease(id).is_some();
-    let overdue: Vec<_> =
-        deliveries.iter().filter(|one| one.is_overdue(keep, now) && !is_under_way(tx, one.id)).collect();
+    let overdue: Vec<_> = deliveries
+        .iter()
+        .filter(|one| {
+            let dispatch = tx.dispatch();
+            let is_held = dispatch.destination(one.destination_id()).is_some_and(Destination::is_held);
+            is_held && one.is_overdue(keep, now) && dispatch.lease(one.id).is_none()
+        })
+        .collect();
     let is_last = overdue.len() == deliveries.iter().filter(|one| !one.state.is_terminal()).count();
     let postponed = if is_last { keep.max(POSTPONED_BY) } else { POSTPONED_BY };
     job.record.job.purge_at = Some(now.checked_add(postponed).unwrap_or(Timestamp::MAX));
@@ -147,6 +153,7 @@ fn purge_replays(tx: &mut Tx<'_>, left: &mut usize, now: Timestamp) -> Result<()
         .ok()
         .and_then(|keep| now.checked_sub(keep).ok())
         .unwrap_or(Timestamp::UNIX_EPOCH);
+    let mut gone = BTreeSet::new();
     for key in tx.keys(keys::all(keys::REPLAY), REPLAYS_AT_ONCE)? {
         let id = ReplayId::from_bytes(keys::last_id(&key)?);
         let replay = match tx.checkout::<Replay>(id) {
@@ -158,15 +165,21 @@ fn purge_replays(tx: &mut Tx<'_>, left: &mut usize, now: Timestamp) -> Result<()
             tx.delete(item);
         }
         if *left == 0 {
-            return Ok(());
+            break;
         }
-        for key in tx.keys(keys::all(keys::REPLAY_KEY), usize::MAX)? {
-            if tx.get::<ReplayKey>(&key)?.is_some_and(|known| known.replay == id) {
-                tx.delete(key);
-            }
-        }
+        gone.insert(id);
         tx.remove(replay);
         *left -= 1;
+    }
+    if gone.is_empty() {
+        return Ok(());
+    }
+    for key in tx.keys(keys::all(keys::REPLAY_KEY), usize::MAX)? {
+        match tx.get::<ReplayKey>(&key) {
+            Ok(Some(known)) if gone.contains(&known.replay) => tx.delete(key),
+            Ok(_) | Err(StoreError::Corrupt(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

@@ -107,6 +107,8 @@ pub(super) enum Kind {
     New,
     /// It ends or removes something, or is small.
     GoesOn,
+    /// It writes nothing.
+    Reads,
 }
 
 type Answer = Box<dyn FnOnce() + Send>;
@@ -153,6 +155,14 @@ impl Writer {
         self.run(Kind::New, Durability::Synced, step).await
     }
 
+    /// Runs a step that writes nothing between two commits.
+    pub(super) async fn read_in_turn<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.run(Kind::Reads, Durability::Written, step).await
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         kind: Kind,
@@ -192,7 +202,7 @@ fn prepare<T: Send + 'static>(
     let (reply, answer) = oneshot::channel();
     let step = Box::new(move |tx: &mut Tx<'_>| {
         let result = match (tx.room, kind) {
-            (Room::Enough, _) | (Room::Low, Kind::GoesOn) => tx.attempt(step),
+            (_, Kind::Reads) | (Room::Enough, _) | (Room::Low, Kind::GoesOn) => tx.attempt(step),
             (Room::Low, Kind::New) | (Room::None, _) => Err(StoreError::Full),
         };
         // Who asked may have gone away; the change stands all the same.
