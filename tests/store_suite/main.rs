@@ -122,7 +122,7 @@ suite! {
         a_paused_one_takes_up_nothing_and_one_that_ended_stays_so
         an_opening_goes_on_behind_the_last
         what_arrived_is_left_unless_forced
-        what_somebody_else_takes_over_has_failed_for_it
+        what_somebody_else_takes_over_is_counted_apart
         replays_and_their_items_are_read_in_pages;
     purge:
         only_what_is_due_goes_and_with_all_that_belongs_to_it
