@@ -1,6 +1,6 @@
 //! Many callbacks on their way when the service is killed.
 //!
-//! `DARKROOM_WAITING=10000 cargo test --release --test it killed -- --nocapture` tells how long it took.
+//! `DARKROOM_TEST_WAITING=10000 cargo test --release --test it killed -- --nocapture` tells how long it took.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,7 +35,7 @@ async fn post(http: &Client, url: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_loses_nothing_and_doubles_only_what_was_in_flight() {
-    let waiting = std::env::var("DARKROOM_WAITING").map_or(WAITING, |count| count.parse().unwrap());
+    let waiting = std::env::var("DARKROOM_TEST_WAITING").map_or(WAITING, |count| count.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let receiver = Arc::new(Receiver::start(&[]).await);
     let http = Client::builder().no_proxy().build().unwrap();
