@@ -68,7 +68,8 @@ fn count(value: &Value, name: &str) -> u64 {
 async fn a_replay_goes_on_through_kills_and_sends_each_once() {
     let folder = tempfile::tempdir().unwrap();
     // Refused, and given up at once; later ones are taken.
-    let deliveries = std::env::var("DARKROOM_TEST_REPLAYED").map_or(DELIVERIES, |count| count.parse().unwrap());
+    let deliveries =
+        std::env::var("DARKROOM_TEST_REPLAYED").map_or(DELIVERIES, |count| count.parse().unwrap());
     let receiver = Receiver::start(&vec![404; deliveries]).await;
     let operator = Operator { http: http(), server: serve(folder.path()).await };
     for _ in 0..deliveries {
