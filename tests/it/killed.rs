@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support::process::Server;
 use crate::support::receiver::Receiver;
-use crate::support::{bounded, eventually, form, picture, text};
+use crate::support::{eventually, form, picture, text};
 
 const WAITING: usize = 1000;
 /// What one destination may have in flight, by default.
@@ -68,16 +68,11 @@ async fn a_kill_loses_nothing_and_doubles_only_what_was_in_flight() {
     let server = serve(folder.path()).await;
     let started = watch.elapsed();
     let ledger = format!("{}/v1/ledger?recount=true", server.url);
-    let settled = async {
-        loop {
-            let found = read(ledger.replace("?recount=true", "")).await;
-            if found["waiting"] == 0 {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    bounded(settled).await;
+    eventually(async || {
+        let now = read(ledger.replace("?recount=true", "")).await;
+        (now["waiting"] == 0).then_some(())
+    })
+    .await;
     let ended = watch.elapsed();
 
     let mut came = BTreeMap::<_, usize>::new();
