@@ -32,6 +32,8 @@ mod placeholder;
 mod png;
 mod pool;
 mod process;
+#[cfg(feature = "turbojpeg")]
+mod reduced;
 mod resize;
 mod sniff;
 mod strip;
@@ -251,7 +253,7 @@ pub fn render(
         checked.map_err(|error| ImagingError::undecodable(format!("{}: {error}", variant.name)))?;
     }
     reporter.stage(Stage::Decode)?;
-    let picture = decode::decode(input, &header, limits)?;
+    let picture = decode::decode(input, &header, variants, limits)?;
     let (full, sized): (Vec<_>, Vec<_>) =
         variants.iter().partition(|variant| variant.is_optimized(header.format));
     render_sized(&picture, sized, &kept, &mut reporter)?;
@@ -271,14 +273,14 @@ fn render_sized(
     kept: &metadata::Kept,
     reporter: &mut Reporter<'_>,
 ) -> Result<(), ImagingError> {
-    let (width, height) = (picture.pixels.width(), picture.pixels.height());
+    let (width, height) = picture.size;
     let mut sized: Vec<_> =
         variants.into_iter().map(|variant| (variant, variant.geometry(width, height))).collect();
     sized.sort_by_key(|(_, geometry)| {
         let (width, height) = geometry.scaled;
         std::cmp::Reverse(u64::from(width) * u64::from(height))
     });
-    let mut pyramid = resize::Pyramid::new(&picture.pixels);
+    let mut pyramid = resize::Pyramid::new(&picture.pixels, picture.size, picture.scale);
     let mut shown = false;
     for (variant, geometry) in sized {
         reporter.stage(Stage::Resize)?;

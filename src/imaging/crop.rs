@@ -109,6 +109,7 @@ mod tests {
 
     use super::*;
     use crate::imaging::fixtures::noise;
+    use crate::imaging::resize::Scale;
 
     /// Grey, with something at a place.
     fn calm_but_for(width: u32, height: u32, at: (u32, u32)) -> DynamicImage {
@@ -118,7 +119,8 @@ mod tests {
     }
 
     fn found(image: &DynamicImage, focus: Focus, part: (f64, f64)) -> (f64, f64) {
-        let area = area(&mut Pyramid::new(image), focus, part).unwrap();
+        let area = area(&mut Pyramid::new(image, (image.width(), image.height()), Scale::FULL), focus, part)
+            .unwrap();
         assert_eq!((area.width, area.height), part);
         (area.left, area.top)
     }

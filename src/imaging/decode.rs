@@ -17,8 +17,11 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::container::Header;
+#[cfg(feature = "turbojpeg")]
+use super::reduced;
+use super::resize::Scale;
 use super::{ImagingError, cmyk, colour, jpeg};
-use crate::domain::image::{Format, Limits};
+use crate::domain::image::{Format, Limits, Variant};
 
 /// The most that a decoded pixel takes: four samples of 16 bits.
 const BYTES_PER_PIXEL: u64 = 8;
@@ -26,17 +29,31 @@ const BYTES_PER_PIXEL: u64 = 8;
 /// A picture as it is to be displayed: oriented, in sRGB, with an alpha channel only if it is used.
 pub(super) struct Picture {
     pub(super) pixels: DynamicImage,
+    /// Width and height of the picture.
+    pub(super) size: (u32, u32),
+    /// How much of it there is: less where no variant needs all of it.
+    pub(super) scale: Scale,
     /// Whether these are other colours than those that are stored.
     pub(super) converted: bool,
     /// Whether these pixels lie elsewhere than those that are stored.
     pub(super) turned: bool,
 }
 
-/// Decodes the picture, or the first frame of an animation.
-pub(super) fn decode(input: &[u8], header: &Header, limits: &Limits) -> Result<Picture, ImagingError> {
+/// Decodes the picture, or the first frame of an animation, as far as `variants` need its pixels.
+pub(super) fn decode(
+    input: &[u8],
+    header: &Header,
+    variants: &[Variant],
+    limits: &Limits,
+) -> Result<Picture, ImagingError> {
     let cursor = Cursor::new(input);
+    let mut divisor = 1;
     let (pixels, converted) = match header.format {
-        Format::Jpeg => decode_jpeg(input, header)?,
+        Format::Jpeg => {
+            let (found, divided_by) = decode_jpeg(input, header, variants)?;
+            divisor = divided_by;
+            found
+        }
         Format::Png => {
             let mut allowed = image::Limits::no_limits();
             // Compressed profiles and texts expand too.
@@ -50,7 +67,27 @@ pub(super) fn decode(input: &[u8], header: &Header, limits: &Limits) -> Result<P
     };
     let mut pixels = without_idle_alpha(pixels);
     pixels.apply_orientation(header.orientation);
-    Ok(Picture { pixels, converted, turned: header.orientation != Orientation::NoTransforms })
+    let scale = Scale { divisor, origin: origin(&pixels, header, divisor) };
+    let turned = header.orientation != Orientation::NoTransforms;
+    Ok(Picture { pixels, size: header.displayed_size(), scale, converted, turned })
+}
+
+/// Where the picture begins in its pixels: at the first one, but where it was turned so that the last ones, of which
+/// only a part is the picture, come first.
+fn origin(pixels: &DynamicImage, header: &Header, divisor: u32) -> (f64, f64) {
+    use Orientation::{
+        FlipHorizontal, FlipVertical, NoTransforms, Rotate90, Rotate90FlipH, Rotate180, Rotate270,
+        Rotate270FlipH,
+    };
+    let (width, height) = header.displayed_size();
+    let added = |pixels: u32, side: u32| f64::from(pixels) - f64::from(side) / f64::from(divisor);
+    let (x, y) = (added(pixels.width(), width), added(pixels.height(), height));
+    match header.orientation {
+        NoTransforms | Rotate90FlipH => (0.0, 0.0),
+        FlipHorizontal | Rotate90 => (x, 0.0),
+        FlipVertical | Rotate270 => (0.0, y),
+        Rotate180 | Rotate270FlipH => (x, y),
+    }
 }
 
 fn decode_other<D: ImageDecoder>(
@@ -103,8 +140,12 @@ fn decode_rows<R: BufRead + Seek>(
     Ok((pixels, converted))
 }
 
-/// JPEG straight from its decoder, as only there CMYK comes out as stored.
-fn decode_jpeg(input: &[u8], header: &Header) -> Result<(DynamicImage, bool), ImagingError> {
+/// JPEG straight from its decoder, as only there CMYK comes out as stored; and what its sides are divided by.
+fn decode_jpeg(
+    input: &[u8],
+    header: &Header,
+    variants: &[Variant],
+) -> Result<((DynamicImage, bool), u32), ImagingError> {
     let failed = |error: DecodeErrors| undecodable(header, &error);
     let options = DecoderOptions::default()
         .set_strict_mode(false)
@@ -124,6 +165,13 @@ fn decode_jpeg(input: &[u8], header: &Header) -> Result<(DynamicImage, bool), Im
     };
     decoder.set_options(options.jpeg_set_out_colorspace(wanted));
     let profile = decoder.icc_profile();
+    let to_srgb = |mut pixels: DynamicImage| {
+        let converted = profile.as_ref().is_some_and(|profile| colour::to_srgb(&mut pixels, profile));
+        (pixels, converted)
+    };
+    if let Some((pixels, divisor)) = reduced(input, header, variants, wanted) {
+        return Ok((to_srgb(pixels), divisor));
+    }
     let mut samples = decoder.decode().map_err(failed)?;
     if matches!(wanted, ColorSpace::CMYK | ColorSpace::YCCK) {
         if wanted == ColorSpace::YCCK {
@@ -131,15 +179,36 @@ fn decode_jpeg(input: &[u8], header: &Header) -> Result<(DynamicImage, bool), Im
         } else {
             cmyk::ink_from_cmyk(&mut samples, header.adobe);
         }
-        return Ok((rgb_image(header, cmyk::ink_to_rgb(&samples, profile.as_deref()))?, true));
+        return Ok(((rgb_image(header, cmyk::ink_to_rgb(&samples, profile.as_deref()))?, true), 1));
     }
-    let mut pixels = if wanted == ColorSpace::Luma {
+    let pixels = if wanted == ColorSpace::Luma {
         GrayImage::from_raw(header.width, header.height, samples).ok_or_else(contradictory)?.into()
     } else {
         rgb_image(header, samples)?
     };
-    let converted = profile.is_some_and(|profile| colour::to_srgb(&mut pixels, &profile));
-    Ok((pixels, converted))
+    Ok((to_srgb(pixels), 1))
+}
+
+/// The picture with fewer pixels, where no variant needs more. CMYK stays with the decoder that tells its kinds apart.
+#[cfg(feature = "turbojpeg")]
+fn reduced(
+    input: &[u8],
+    header: &Header,
+    variants: &[Variant],
+    wanted: ColorSpace,
+) -> Option<(DynamicImage, u32)> {
+    let divisor = reduced::divisor(header, variants);
+    if divisor == 1 || !matches!(wanted, ColorSpace::Luma | ColorSpace::RGB) {
+        return None;
+    }
+    Some((reduced::decode(input, header, divisor, wanted == ColorSpace::Luma)?, divisor))
+}
+
+/// Without libjpeg-turbo all of it is decoded: the decoders in Rust that can leave pixels out take as long for an
+/// eighth of a picture as this one takes for all of it.
+#[cfg(not(feature = "turbojpeg"))]
+fn reduced(_: &[u8], _: &Header, _: &[Variant], _: ColorSpace) -> Option<(DynamicImage, u32)> {
+    None
 }
 
 fn rgb_image(header: &Header, samples: Vec<u8>) -> Result<DynamicImage, ImagingError> {

@@ -50,9 +50,11 @@ mod tests {
     use image::{DynamicImage, Rgba};
 
     use super::*;
+    use crate::imaging::resize::Scale;
 
     fn placeholder(pixels: RgbaImage) -> Placeholder {
-        of(&mut Pyramid::new(&DynamicImage::from(pixels))).unwrap()
+        let size = pixels.dimensions();
+        of(&mut Pyramid::new(&DynamicImage::from(pixels), size, Scale::FULL)).unwrap()
     }
 
     #[test]
