@@ -15,7 +15,7 @@ use crate::domain::delivery::{
 use crate::domain::destination::Destination;
 use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::id::{DeliveryId, EventId, JobId};
-use crate::domain::image::{Handling, Variant};
+use crate::domain::image::{Handling, Placeholder, Variant};
 use crate::domain::job::{
     Artifact, Callback, CallbackProgress, Input, Job, JobError, JobStatus, Lease, Priority,
 };
@@ -113,7 +113,8 @@ impl JobV1 {
             purge_at: self.finished_at.map(kept),
             idempotency_key: None,
             attempt: self.attempt,
-            input: self.input,
+            input: Some(self.input),
+            source: None,
             variants: self.variants.into_iter().map(Variant::from).collect(),
             preset: None,
             handling: Handling::default(),
@@ -192,7 +193,8 @@ impl<C: Into<Callback>> From<JobBefore5<C>> for Job {
             purge_at: job.purge_at,
             idempotency_key: job.idempotency_key,
             attempt: job.attempt,
-            input: job.input,
+            input: Some(job.input),
+            source: None,
             variants: job.variants.into_iter().map(Variant::from).collect(),
             preset: None,
             handling: Handling::default(),
@@ -226,31 +228,129 @@ impl<C: Into<Callback>> From<JobRecordBefore5<C>> for JobRecord {
     }
 }
 
-/// An event of schema version 4.
+/// A job of schema version 5, whose picture always came with its request.
 #[derive(Serialize, Deserialize)]
-pub(super) struct EventV3 {
+pub(super) struct JobV5 {
+    id: JobId,
+    client: ClientId,
+    status: JobStatus,
+    revision: u64,
+    #[serde(with = "millisecond::required")]
+    created_at: Timestamp,
+    #[serde(with = "millisecond::optional")]
+    started_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    finished_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    due_at: Option<Timestamp>,
+    priority: Priority,
+    deadline_ms: Option<u64>,
+    #[serde(with = "millisecond::optional")]
+    deadline_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    cancel_requested_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    deleted_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    purge_at: Option<Timestamp>,
+    idempotency_key: Option<String>,
+    attempt: u32,
+    input: Input,
+    variants: Vec<Variant>,
+    preset: Option<String>,
+    handling: Handling,
+    placeholder: Option<Placeholder>,
+    artifacts: Vec<Artifact>,
+    callback: Option<Callback>,
+    tags: Vec<String>,
+    metadata: Option<String>,
+    error: Option<JobError>,
+    lease: Option<Lease>,
+    lease_token: u64,
+}
+
+impl From<JobV5> for Job {
+    fn from(job: JobV5) -> Self {
+        Self {
+            id: job.id,
+            client: job.client,
+            status: job.status,
+            revision: job.revision,
+            created_at: job.created_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            due_at: job.due_at,
+            priority: job.priority,
+            deadline_ms: job.deadline_ms,
+            deadline_at: job.deadline_at,
+            cancel_requested_at: job.cancel_requested_at,
+            deleted_at: job.deleted_at,
+            purge_at: job.purge_at,
+            idempotency_key: job.idempotency_key,
+            attempt: job.attempt,
+            input: Some(job.input),
+            source: None,
+            variants: job.variants,
+            preset: job.preset,
+            handling: job.handling,
+            placeholder: job.placeholder,
+            artifacts: job.artifacts,
+            callback: job.callback,
+            tags: job.tags,
+            metadata: job.metadata,
+            error: job.error,
+            lease: job.lease,
+            lease_token: job.lease_token,
+        }
+    }
+}
+
+/// A job of schema version 5 and what is noted with it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct JobRecordV5 {
+    pub(super) job: JobV5,
+    pub(super) events: Vec<u64>,
+    pub(super) deliveries: Vec<DeliveryId>,
+    pub(super) is_going: bool,
+}
+
+impl From<JobRecordV5> for JobRecord {
+    fn from(JobRecordV5 { job, events, deliveries, is_going }: JobRecordV5) -> Self {
+        Self { job: job.into(), events, deliveries, is_going }
+    }
+}
+
+/// An event of schema version 4.
+pub(super) type EventV3 = EventBefore6<JobV4>;
+
+/// An event of schema version 5.
+pub(super) type EventV4 = EventBefore6<JobV5>;
+
+/// An event of schema versions 4 and 5, with the job that each had.
+#[derive(Serialize, Deserialize)]
+pub(super) struct EventBefore6<J> {
     id: EventId,
     seq: u64,
     kind: EventKind,
     #[serde(with = "millisecond::required")]
     at: Timestamp,
     source: String,
-    subject: SubjectV3,
+    subject: SubjectBefore6<J>,
 }
 
 #[derive(Serialize, Deserialize)]
-enum SubjectV3 {
-    Job(Box<JobV4>),
+enum SubjectBefore6<J> {
+    Job(Box<J>),
     Delivery(Box<Delivery>),
     Destination(Box<Destination>),
 }
 
-impl From<EventV3> for Event {
-    fn from(EventV3 { id, seq, kind, at, source, subject }: EventV3) -> Self {
+impl<J: Into<Job>> From<EventBefore6<J>> for Event {
+    fn from(EventBefore6 { id, seq, kind, at, source, subject }: EventBefore6<J>) -> Self {
         let subject = match subject {
-            SubjectV3::Job(job) => Subject::Job(Box::new((*job).into())),
-            SubjectV3::Delivery(delivery) => Subject::Delivery(delivery),
-            SubjectV3::Destination(destination) => Subject::Destination(destination),
+            SubjectBefore6::Job(job) => Subject::Job(Box::new((*job).into())),
+            SubjectBefore6::Delivery(delivery) => Subject::Delivery(delivery),
+            SubjectBefore6::Destination(destination) => Subject::Destination(destination),
         };
         Self { id, seq, kind, at, source, subject }
     }
@@ -394,8 +494,44 @@ impl From<Job> for JobV4 {
             purge_at: job.purge_at,
             idempotency_key: job.idempotency_key,
             attempt: job.attempt,
-            input: job.input,
+            input: job.input.unwrap(),
             variants: job.variants.into_iter().map(variant).collect(),
+            artifacts: job.artifacts,
+            callback: job.callback,
+            tags: job.tags,
+            metadata: job.metadata,
+            error: job.error,
+            lease: job.lease,
+            lease_token: job.lease_token,
+        }
+    }
+}
+
+#[cfg(test)]
+impl From<Job> for JobV5 {
+    fn from(job: Job) -> Self {
+        Self {
+            id: job.id,
+            client: job.client,
+            status: job.status,
+            revision: job.revision,
+            created_at: job.created_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            due_at: job.due_at,
+            priority: job.priority,
+            deadline_ms: job.deadline_ms,
+            deadline_at: job.deadline_at,
+            cancel_requested_at: job.cancel_requested_at,
+            deleted_at: job.deleted_at,
+            purge_at: job.purge_at,
+            idempotency_key: job.idempotency_key,
+            attempt: job.attempt,
+            input: job.input.unwrap(),
+            variants: job.variants,
+            preset: job.preset,
+            handling: job.handling,
+            placeholder: job.placeholder,
             artifacts: job.artifacts,
             callback: job.callback,
             tags: job.tags,
