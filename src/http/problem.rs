@@ -206,6 +206,11 @@ impl Problem {
         }
     }
 
+    /// A URL where nothing goes, and what stands against it.
+    fn rejected(code: Code, reason: &'static str) -> Self {
+        Self { extension: Some(Extension::Reason(reason)), ..Self::of(code) }
+    }
+
     fn retry_after(self, wait: Duration) -> Self {
         Self { header: Some(Box::new((RETRY_AFTER, HeaderValue::from(wait.as_secs())))), ..self }
     }
@@ -248,39 +253,27 @@ impl From<Problem> for Response {
 impl From<ServiceError> for Problem {
     fn from(error: ServiceError) -> Self {
         let detail = error.to_string();
+        let when_full = |code| Self::of(code).with_detail(detail.clone()).retry_after(RETRY_WHEN_FULL);
         let code = match &error {
-            ServiceError::QueueFull { .. } => {
-                return Self::of(Code::QueueFull).with_detail(detail).retry_after(RETRY_WHEN_FULL);
-            }
-            ServiceError::TooManyTrials { .. } => {
-                return Self::of(Code::TooManyTrials).with_detail(detail).retry_after(RETRY_WHEN_FULL);
-            }
-            ServiceError::TooManyUploads { .. } => {
-                return Self::of(Code::TooManyUploads).with_detail(detail).retry_after(RETRY_WHEN_FULL);
-            }
-            ServiceError::Stopping => {
-                return Self::of(Code::Stopping).with_detail(detail).retry_after(RETRY_WHEN_FULL);
-            }
+            ServiceError::QueueFull { .. } => return when_full(Code::QueueFull),
+            ServiceError::TooManyTrials { .. } => return when_full(Code::TooManyTrials),
+            ServiceError::TooManyUploads { .. } => return when_full(Code::TooManyUploads),
+            ServiceError::Stopping => return when_full(Code::Stopping),
             ServiceError::Paused => {
                 return Self::of(Code::Paused).with_detail(detail).retry_after(RETRY_WHEN_PAUSED);
             }
-            ServiceError::StorageFull => {
-                return Self::of(Code::StorageFull).with_detail(detail).retry_after(RETRY_WHEN_FULL);
-            }
+            ServiceError::StorageFull => return when_full(Code::StorageFull),
             ServiceError::Invalid(errors) => {
                 return Self { errors: errors.clone(), ..Self::of(Code::Validation) };
             }
             ServiceError::CallbackRefused(refused) => {
-                let extension = Some(Extension::Reason(refused.reason()));
-                return Self { extension, ..Self::of(Code::CallbackUrlRejected) }.with_detail(detail);
+                return Self::rejected(Code::CallbackUrlRejected, refused.reason()).with_detail(detail);
             }
             ServiceError::SourceRefused(refused) => {
-                let extension = Some(Extension::Reason(refused.reason()));
-                return Self { extension, ..Self::of(Code::SourceUrlRejected) }.with_detail(detail);
+                return Self::rejected(Code::SourceUrlRejected, refused.reason()).with_detail(detail);
             }
             ServiceError::CallbackUnresolvable { .. } => {
-                let extension = Some(Extension::Reason("unresolvable"));
-                return Self { extension, ..Self::of(Code::CallbackUrlRejected) }.with_detail(detail);
+                return Self::rejected(Code::CallbackUrlRejected, "unresolvable").with_detail(detail);
             }
             ServiceError::PayloadTooLarge { limit } => return Self::payload_too_large(*limit),
             ServiceError::Image(error) => return Self::of_image(error),

@@ -1,17 +1,16 @@
 //! Records as older versions kept them, to be read and never written.
 
-use std::net::SocketAddr;
-
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+#[cfg(test)]
+pub(super) use self::deliveries::FailureV1;
+pub(super) use self::deliveries::{AttemptV1, DeliveryV1};
 use super::records::JobRecord;
 use crate::domain::client::ClientId;
-use crate::domain::delivery::{
-    Attempt, Delivery, DeliveryState, ErrorClass, Failure, ResponseHead, Timings, Trigger,
-};
+use crate::domain::delivery::Delivery;
 use crate::domain::destination::Destination;
 use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::id::{DeliveryId, EventId, JobId};
@@ -22,6 +21,8 @@ use crate::domain::job::{
 use crate::domain::retry::RetryOverride;
 use crate::domain::secret::{SealedSecret, SigningSecret};
 use crate::store::Policy;
+
+mod deliveries;
 
 /// A variant until schema version 4.
 #[derive(Serialize, Deserialize)]
@@ -372,103 +373,6 @@ pub(super) struct EventV2 {
 impl From<EventV2> for Event {
     fn from(EventV2 { id, seq, kind, at, source, job, .. }: EventV2) -> Self {
         Self { id, seq, kind, at, source, subject: Subject::Job(Box::new(job.into())) }
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct FailureV1 {
-    pub(super) class: ErrorClass,
-    pub(super) detail: String,
-}
-
-impl From<FailureV1> for Failure {
-    fn from(FailureV1 { class, detail }: FailureV1) -> Self {
-        Self::new(class, detail)
-    }
-}
-
-/// A delivery until schema version 3.
-#[derive(Serialize, Deserialize)]
-pub(super) struct DeliveryV1 {
-    pub(super) id: DeliveryId,
-    pub(super) event_id: EventId,
-    pub(super) event_seq: u64,
-    pub(super) event_kind: EventKind,
-    pub(super) job_id: JobId,
-    pub(super) url: Url,
-    pub(super) secret: Option<SigningSecret>,
-    pub(super) state: DeliveryState,
-    pub(super) attempt_count: u32,
-    #[serde(with = "millisecond::optional")]
-    pub(super) next_attempt_at: Option<Timestamp>,
-    pub(super) last_error: Option<FailureV1>,
-    pub(super) last_status_code: Option<u16>,
-    #[serde(with = "millisecond::required")]
-    pub(super) created_at: Timestamp,
-    #[serde(with = "millisecond::optional")]
-    pub(super) finished_at: Option<Timestamp>,
-    pub(super) lease: Option<Lease>,
-    pub(super) lease_token: u64,
-}
-
-impl DeliveryV1 {
-    /// One that was being sent when its process ended waits, as its worker is gone.
-    pub(super) fn upgraded(self, client: ClientId) -> Delivery {
-        let state = if self.state == DeliveryState::Sending { DeliveryState::Pending } else { self.state };
-        Delivery {
-            id: self.id,
-            client,
-            event_id: self.event_id,
-            event_seq: self.event_seq,
-            event_kind: self.event_kind,
-            job_id: self.job_id,
-            url: self.url,
-            secret: self.secret.as_ref().map(SealedSecret::plain),
-            headers: Vec::new(),
-            retry: RetryOverride::default(),
-            state,
-            revision: 0,
-            attempt_count: self.attempt_count,
-            earlier_attempts: 0,
-            trigger: Trigger::Scheduled,
-            replay: None,
-            next_attempt_at: self.next_attempt_at,
-            last_error: self.last_error.map(Failure::from),
-            last_status_code: self.last_status_code,
-            created_at: self.created_at,
-            finished_at: self.finished_at,
-            lease: None,
-        }
-    }
-}
-
-/// An attempt until schema version 3.
-#[derive(Serialize, Deserialize)]
-pub(super) struct AttemptV1 {
-    number: u32,
-    #[serde(with = "millisecond::required")]
-    started_at: Timestamp,
-    duration_ms: u64,
-    remote_addr: Option<SocketAddr>,
-    response: Option<ResponseHead>,
-    error: Option<FailureV1>,
-    #[serde(with = "millisecond::optional")]
-    next_attempt_at: Option<Timestamp>,
-}
-
-impl From<AttemptV1> for Attempt {
-    fn from(attempt: AttemptV1) -> Self {
-        Self {
-            number: attempt.number,
-            trigger: Trigger::Scheduled,
-            started_at: attempt.started_at,
-            duration_ms: attempt.duration_ms,
-            timings: Timings::default(),
-            remote_addr: attempt.remote_addr,
-            response: attempt.response,
-            error: attempt.error.map(Failure::from),
-            next_attempt_at: attempt.next_attempt_at,
-        }
     }
 }
 
