@@ -113,7 +113,7 @@ fn new() -> impl Strategy<Value = New> {
     ];
     let times = (option::weighted(0.2, 0..40_i64), option::weighted(0.2, 1..60_u64));
     let key = option::weighted(0.4, (select(&["k", "kk"][..]), prop::bool::weighted(0.2).prop_map(u8::from)));
-    let host = option::weighted(0.4, select(&["a.example", "b.example", "c.example"][..]));
+    let host = option::weighted(0.4, select(&["a.example", "b.example"][..]));
     let plain = (select(&CLIENTS[..]), 0..3_u32, select(&Priority::ALL[..]), host);
     (plain, times, wants, tags, key).prop_map(
         |((client, rank, priority, host), (start, deadline), wants, tags, key)| New {
