@@ -26,6 +26,7 @@ use crate::http::server::{Bounds, serve};
 use crate::imaging::ImagingError;
 use crate::notify::webhook::guard::{Guard, GuardPolicy};
 use crate::notify::webhook::sender::{EgressProxy, Sender, SenderConfig, SenderError};
+use crate::service::fetch::Fetching;
 use crate::service::handshake::HandshakePolicy;
 use crate::service::secrets::SecretsError;
 use crate::service::{Parts, Service, Settings};
@@ -141,13 +142,14 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         allow_hosts: config.callbacks.allow_hosts(),
     });
     let sender = Sender::new(guard.clone(), &sender_config(&config))?;
+    let fetching = fetching(&config, &guard)?;
     let (opened, url, opening) = (config.clone(), base_url.clone(), clock.clone());
     let files = tokio::task::spawn_blocking(move || files::open(&opened, url, &opening));
     let Files { store, blobs, keys } = files.await.map_err(StartError::Opening)??;
     let store: Arc<dyn Store> = Arc::new(store);
     let imaging = imaging::pool(&config.imaging).await.map_err(StartError::Imaging)?;
     let parts = Parts { store: Arc::clone(&store), blobs, imaging, guard, sender, clock, keys };
-    let service = Arc::new(Service::new(parts, settings(&config, &base_url)));
+    let service = Arc::new(Service::new(parts, settings(&config, &base_url)).with_fetching(fetching));
     let workers = Workers::start(
         &service,
         config.callbacks.concurrency,
@@ -230,6 +232,22 @@ fn sender_config(config: &Config) -> SenderConfig {
         user_agent: format!("Darkroom/{}", env!("CARGO_PKG_VERSION")),
         egress_proxy: config.callbacks.egress_proxy().map(EgressProxy::from),
     }
+}
+
+/// Pictures come in as callbacks go out: through the same guard and the same proxy.
+fn fetching(config: &Config, guard: &Guard) -> Result<Fetching, SenderError> {
+    let own = &config.source;
+    let asking = SenderConfig {
+        timeout: Duration::from_millis(own.timeout_ms),
+        connect_timeout: Duration::from_millis(own.connect_timeout_ms),
+        ..sender_config(config)
+    };
+    Ok(Fetching {
+        sender: Sender::for_pictures(guard.clone(), &asking)?,
+        enabled: own.enabled,
+        concurrency: own.concurrency,
+        per_source: own.per_origin,
+    })
 }
 
 fn settings(config: &Config, base_url: &str) -> Settings {

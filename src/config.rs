@@ -60,6 +60,8 @@ pub struct Config {
     pub storage: Storage,
     /// Jobs that wait and jobs that run.
     pub queue: Queue,
+    /// Pictures that are fetched.
+    pub source: Source,
     /// How long things are kept.
     pub retention: Retention,
     /// What a picture may cost.
@@ -103,6 +105,18 @@ pub struct Queue {
     pub heartbeat_ms: u64,
     pub max_tries: u32,
     pub retry_delay_ms: u64,
+}
+
+/// Section `[source]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in config/default.toml")]
+pub struct Source {
+    pub enabled: bool,
+    pub timeout_ms: u64,
+    pub connect_timeout_ms: u64,
+    pub concurrency: usize,
+    pub per_origin: usize,
 }
 
 /// Section `[retention]`.
@@ -273,8 +287,8 @@ impl Config {
 
     /// The numbers that would stop the service, or make it useless, outside of these bounds.
     #[rustfmt::skip]
-    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 41] {
-        let Self { server, storage, queue, retention, imaging, callbacks, destinations, .. } = self;
+    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 45] {
+        let Self { server, storage, queue, source, retention, imaging, callbacks, destinations, .. } = self;
         [
             ("server.header_timeout_ms", server.header_timeout_ms, 1..=DAY_MS),
             ("server.write_timeout_ms", server.write_timeout_ms, 1..=DAY_MS),
@@ -293,6 +307,10 @@ impl Config {
             ("queue.heartbeat_ms", queue.heartbeat_ms, 1..=YEAR_MS),
             ("queue.max_tries", queue.max_tries.into(), 1..=1000),
             ("queue.retry_delay_ms", queue.retry_delay_ms, 0..=DAY_MS),
+            ("source.timeout_ms", source.timeout_ms, 1..=DAY_MS),
+            ("source.connect_timeout_ms", source.connect_timeout_ms, 1..=DAY_MS),
+            ("source.concurrency", source.concurrency as u64, 1..=10_000),
+            ("source.per_origin", source.per_origin as u64, 1..=10_000),
             ("retention.finished_ms", retention.finished_ms, 0..=100 * YEAR_MS),
             ("retention.deleted_ms", retention.deleted_ms, 0..=100 * YEAR_MS),
             ("retention.undelivered_ms", retention.undelivered_ms, 0..=100 * YEAR_MS),

@@ -37,6 +37,7 @@ mod resource;
 mod root;
 mod secrets;
 pub mod server;
+mod source;
 mod upload;
 
 /// The table of routes.

@@ -25,6 +25,7 @@ pub mod books;
 pub mod deliver;
 pub mod deliveries;
 pub mod error;
+pub mod fetch;
 pub mod handshake;
 pub mod intake;
 pub mod keyfile;
@@ -122,6 +123,7 @@ pub struct Service {
     settings: Settings,
     worker: WorkerId,
     intake: intake::Intake,
+    fetching: fetch::Fetches,
     running: Mutex<HashMap<JobId, Running>>,
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -142,6 +144,7 @@ impl Service {
         let worker = WorkerId::new(clock.now(), &crate::clock::entropy());
         Self {
             intake: intake::Intake::new(settings.queue_capacity, settings.max_uploads),
+            fetching: fetch::Fetches::new(None),
             running: Mutex::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -20,7 +20,7 @@ use crate::domain::dispatch::DispatchPolicy;
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
 use crate::domain::image::Placeholder;
-use crate::domain::job::{Artifact, Job, JobError, JobStatus, NewJob, TransitionError};
+use crate::domain::job::{Artifact, Input, Job, JobError, JobStatus, NewJob, Source, TransitionError};
 use crate::domain::replay::{NewReplay, Replay, ReplayConflict, ReplayItem};
 use crate::domain::rotation::ClientSecrets;
 use crate::domain::secret::Keyring;
@@ -33,7 +33,8 @@ pub mod transfer;
 
 pub(crate) use query::replayed;
 pub use query::{
-    DeliveryPage, DeliveryQuery, DestinationStatus, JobPage, JobQuery, Ledger, ReplayAction, StartedReplay,
+    DeliveryPage, DeliveryQuery, DestinationStatus, FetchRoom, JobPage, JobQuery, Ledger, ReplayAction,
+    StartedReplay,
 };
 pub use transfer::{Export, Import, Record};
 
@@ -43,13 +44,20 @@ pub trait Store: Send + Sync + 'static {
     /// Accepts a job: the job, its idempotency key and its first event, in one commit.
     async fn submit(&self, submission: Submission, now: Timestamp) -> Result<Submitted, StoreError>;
 
+    /// The same for a job whose picture is to be fetched.
+    async fn submit_source(
+        &self,
+        submission: Submission<Source>,
+        now: Timestamp,
+    ) -> Result<Submitted, StoreError>;
+
     /// The job of this id.
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;
 
     /// A page of jobs, newest first.
     async fn jobs(&self, query: JobQuery) -> Result<JobPage, StoreError>;
 
-    /// Takes up to `limit` jobs: one client after another, and of a client's own by priority, then age. First
+    /// Takes up to `limit` jobs whose picture is here: one client after another, and of a client's own by priority, then age. First
     /// does what [`Store::sweep_jobs`] does. Takes none while work is paused.
     async fn claim_jobs(
         &self,
@@ -58,6 +66,25 @@ pub trait Store: Send + Sync + 'static {
         lease: Duration,
         now: Timestamp,
     ) -> Result<Vec<Job>, StoreError>;
+
+    /// Takes jobs whose picture is still to be fetched, as many as there is room for: one source after another, and
+    /// of each by priority, then age. Else it is as [`Store::claim_jobs`].
+    async fn claim_fetches(
+        &self,
+        worker: WorkerId,
+        room: FetchRoom,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError>;
+
+    /// Notes that a job's picture is stored, and queues the job for those who make its artifacts.
+    async fn picture_fetched(
+        &self,
+        id: JobId,
+        token: u64,
+        input: Input,
+        now: Timestamp,
+    ) -> Result<Job, StoreError>;
 
     /// Does what is due by `now`, a bounded number of each: jobs whose time to start has come become ready, those
     /// whose lease ran out are queued again, those whose deadline passed fail.
@@ -266,9 +293,9 @@ pub trait Store: Send + Sync + 'static {
 
 /// A job to accept.
 #[derive(Debug, Clone)]
-pub struct Submission {
+pub struct Submission<P = Input> {
     /// The job.
-    pub job: NewJob,
+    pub job: NewJob<P>,
     /// The client's key, by which a repeated request finds the job of the first.
     pub idempotency: Option<Idempotency>,
 }
@@ -278,7 +305,7 @@ pub struct Submission {
 pub struct Idempotency {
     /// The key as the client chose it; it is the client's own.
     pub key: String,
-    /// SHA-256 over the picture's hash and the normalised fields.
+    /// SHA-256 over the picture's hash, or what stands for its source, and the normalised fields.
     pub fingerprint: [u8; 32],
 }
 
@@ -366,6 +393,8 @@ pub struct Audit {
 pub struct NextDue {
     /// A job is due, or a job's lease runs out.
     pub job: Option<Timestamp>,
+    /// [`Store::sweep_jobs`] has something to do, which may make a job ready to be fetched.
+    pub sweep: Option<Timestamp>,
     /// A delivery is due, or its lease runs out.
     pub delivery: Option<Timestamp>,
     /// The first deadline of a job that has not ended.
@@ -377,6 +406,8 @@ pub struct NextDue {
 pub struct Signals {
     /// There may be a job to claim.
     pub jobs: Notify,
+    /// There may be one to claim whose picture is to be fetched.
+    pub fetches: Notify,
     /// There may be a delivery to claim.
     pub deliveries: Notify,
     /// The `seq` of the last durable event.

@@ -17,6 +17,7 @@ use crate::domain::event::Event;
 use crate::domain::job::Job;
 use crate::service::{Service, ServiceError};
 
+mod fetches;
 mod maintenance;
 mod replays;
 
@@ -65,6 +66,7 @@ impl Workers {
     pub fn start(service: &Arc<Service>, attempts: usize, maintenance: Duration) -> Self {
         let (stop, cut_off) = (CancellationToken::new(), CancellationToken::new());
         let jobs = Jobs { service: Arc::clone(service), stop: stop.clone() };
+        let fetches = fetches::Fetches::new(service, stop.clone());
         let deliveries = Deliveries {
             service: Arc::clone(service),
             room: Arc::new(Semaphore::new(attempts)),
@@ -73,6 +75,7 @@ impl Workers {
         let (deadlines, old) = (Arc::clone(service), Arc::clone(service));
         let loops = vec![
             Supervised::spawn("the loop of jobs", work(jobs, stop.clone())),
+            Supervised::spawn("the loop of fetches", work(fetches, stop.clone())),
             Supervised::spawn("the loop of deliveries", work(deliveries, stop.clone())),
             Supervised::spawn("the loop of deadlines", maintenance::keep_deadlines(deadlines, stop.clone())),
             Supervised::spawn("the loop of replays", replays::advance(Arc::clone(service), stop.clone())),

@@ -126,6 +126,17 @@ impl Api {
         self.send(request.timeout(REQUEST_TIMEOUT).json(body), &url).await
     }
 
+    /// The same with headers.
+    pub(super) async fn post_json_with<T: DeserializeOwned>(
+        &self,
+        href: &str,
+        body: &serde_json::Value,
+        headers: HeaderMap,
+    ) -> Result<Reply<T>, CliError> {
+        let (request, url) = self.request(Method::POST, href)?;
+        self.send(request.timeout(REQUEST_TIMEOUT).headers(headers).json(body), &url).await
+    }
+
     pub(super) async fn delete(&self, href: &str) -> Result<(), CliError> {
         let (request, url) = self.request(Method::DELETE, href)?;
         self.exchange(request.timeout(REQUEST_TIMEOUT), &url, MAX_ANSWER_BYTES).await.map(drop)

@@ -140,6 +140,8 @@ pub(super) struct Progress {
 #[serde(default)]
 pub(super) struct Input {
     pub(super) filename: Option<String>,
+    pub(super) source_url: Option<String>,
+    /// Empty until the picture is fetched, as the rest is.
     pub(super) media_type: String,
     pub(super) bytes: u64,
     pub(super) width: u32,

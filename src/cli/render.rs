@@ -47,7 +47,9 @@ pub(super) fn list(jobs: &[Job]) -> String {
             job.id.clone(),
             status(job),
             job.created_at.clone().unwrap_or_else(|| NONE.to_owned()),
-            input.map_or_else(|| NONE.to_owned(), |input| size(input.width, input.height)),
+            input
+                .filter(|input| input.width > 0)
+                .map_or_else(|| NONE.to_owned(), |input| size(input.width, input.height)),
             job.callback.as_ref().map_or_else(|| NONE.to_owned(), |callback| callback.status.clone()),
             input.and_then(|input| input.filename.clone()).unwrap_or_else(|| NONE.to_owned()),
         ]
@@ -88,8 +90,13 @@ fn artifacts(artifacts: &[Artifact]) -> String {
 }
 
 fn input_text(input: &Input) -> String {
+    let source = input.source_url.as_ref().map(|url| format!("from {url}"));
+    if input.media_type.is_empty() {
+        return source.unwrap_or_else(|| NONE.to_owned());
+    }
     let facts =
         format!("{}, {}, {}", input.media_type, size(input.width, input.height), HumanBytes(input.bytes));
+    let facts = [Some(facts), source].into_iter().flatten().collect::<Vec<_>>().join(", ");
     match &input.filename {
         Some(name) => format!("{name}, {facts}"),
         None => facts,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::Body;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::multipart::{Form, Part};
+use serde_json::Value;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
@@ -27,6 +28,7 @@ Examples:
   darkroom submit photo.jpg --callback https://hooks.example/darkroom --tag cats,summer
   darkroom submit photo.jpg --event completed --callback http://127.0.0.1:9000/ --json
   darkroom submit photo.jpg --variants '[{\"name\": \"square\", \"width\": 300, \"height\": 300, \"fit\": \"cover\"}]'
+  darkroom submit --source-url https://cdn.example/photo.jpg --wait
   darkroom submit photo.jpg --metadata '{\"order\": 7}' --idempotency-key order-7
 
 With --wait the exit code is 0 when the job is completed, 4 when it failed, 5 when it takes too long.";
@@ -36,7 +38,11 @@ With --wait the exit code is 0 when the job is completed, 4 when it failed, 5 wh
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The picture: JPEG, PNG, WebP or GIF
-    file: PathBuf,
+    #[arg(required_unless_present = "source_url")]
+    file: Option<PathBuf>,
+    /// Where the service fetches the picture from, instead of a file
+    #[arg(long, value_name = "URL", conflicts_with = "file")]
+    source_url: Option<String>,
     /// Where the service posts the job's events
     #[arg(long, value_name = "URL")]
     callback: Option<String>,
@@ -105,6 +111,8 @@ pub(super) struct Args {
 #[derive(Default)]
 pub(super) struct Submission {
     pub(super) file: PathBuf,
+    /// Where the picture is fetched from, instead of the file.
+    pub(super) source_url: Option<String>,
     /// The form's other fields.
     pub(super) fields: Vec<(&'static str, String)>,
     pub(super) idempotency_key: Option<String>,
@@ -148,7 +156,8 @@ impl Args {
         fields.extend(millis.map(|millis| ("deadline_ms", millis)));
         fields.extend(joined(&self.tags).map(|tags| ("tags", tags)));
         fields.extend(self.metadata.map(|metadata| ("metadata", metadata)));
-        Ok(Submission { file: self.file, fields, idempotency_key: self.idempotency_key })
+        let (file, source_url) = (self.file.unwrap_or_default(), self.source_url);
+        Ok(Submission { file, source_url, fields, idempotency_key: self.idempotency_key })
     }
 
     /// The headers as the field has them.
@@ -180,6 +189,11 @@ impl Submission {
     /// Posts the picture where the service's root says that jobs are.
     pub(super) async fn send(self, api: &Api) -> Result<Reply<Job>, CliError> {
         let headers = self.headers()?;
+        if let Some(url) = self.source_url {
+            let body = json(url, self.fields)?;
+            let jobs = api.root().await?;
+            return api.post_json_with(jobs.href("jobs")?, &body, headers).await;
+        }
         let picture = open(&self.file)
             .await
             .map_err(|source| CliError::input(format!("cannot read {}", self.file.display()), source))?;
@@ -198,6 +212,28 @@ impl Submission {
         }
         Ok(headers)
     }
+}
+
+/// The form's fields, each as JSON has it.
+fn json(source_url: String, fields: Vec<(&'static str, String)>) -> Result<Value, CliError> {
+    let mut members = serde_json::Map::from_iter([("source_url".to_owned(), source_url.into())]);
+    for (name, text) in fields {
+        let value = match name {
+            "callback_events" | "tags" => text.split(',').map(str::trim).collect(),
+            "callback_headers"
+            | "variants"
+            | "metadata"
+            | "allow_truncated"
+            | "deadline_ms"
+            | "callback_max_attempts"
+            | "callback_retry_initial_ms"
+            | "callback_retry_max_ms" => serde_json::from_str(&text)
+                .map_err(|error| CliError::Usage(format!("{name} is no JSON: {error}")))?,
+            _ => Value::from(text),
+        };
+        members.insert(name.to_owned(), value);
+    }
+    Ok(members.into())
 }
 
 /// The picture as a part that is read while it is sent.
@@ -260,6 +296,19 @@ mod tests {
             ("metadata", "{}"),
         ];
         assert_eq!(fields, expected.map(|(name, value)| (name, value.to_owned())));
+    }
+
+    #[test]
+    fn a_source_takes_the_place_of_a_file_and_its_fields_have_types() {
+        let line = "submit --source-url https://a.example/c.jpg?k=1 --tag a,b --deadline 60 --metadata {\"a\":1} --priority low";
+        let Submission { source_url, fields, .. } = submission(line).unwrap();
+        let expected = serde_json::json!({
+            "source_url": "https://a.example/c.jpg?k=1", "tags": ["a", "b"], "deadline_ms": 60000,
+            "metadata": {"a": 1}, "priority": "low",
+        });
+        assert_eq!(json(source_url.unwrap(), fields).unwrap(), expected);
+        assert!(Line::try_parse_from(["submit"]).is_err());
+        assert!(Line::try_parse_from(["submit", "a.jpg", "--source-url", "https://a.example/"]).is_err());
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //!    └────────────────────────────────────┘  somebody asks for another go
 //! ```
 //!
+//! A job whose picture is elsewhere is worked on twice: it is fetched, waits again, and then is like any other.
+//!
 //! Each transition names what happened, is guarded by the state it leaves and, where a worker
 //! makes it, by the lease's fencing token: a worker that outlived its lease cannot finish a job
 //! that another now owns.
@@ -18,69 +20,15 @@ use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
 
 use super::client::ClientId;
-use super::event::EventKind;
-use super::id::{JobId, WorkerId};
+use super::destination::Destination;
+use super::id::{DestinationId, JobId, WorkerId};
 use super::image::{Handling, Placeholder, Variant};
 
 mod parts;
+mod status;
 
-pub use parts::{Artifact, Callback, CallbackProgress, Input, JobError, Priority};
-
-/// Where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum JobStatus {
-    /// Waits for a worker.
-    Queued,
-    /// A worker holds its lease.
-    Processing,
-    /// Its artifacts are stored.
-    Completed,
-    /// It ended without its artifacts; `error` says why.
-    Failed,
-    /// It was called off before its end.
-    Cancelled,
-}
-
-impl JobStatus {
-    /// All of them, in the order of a job's life.
-    pub const ALL: [Self; 5] =
-        [Self::Queued, Self::Processing, Self::Completed, Self::Failed, Self::Cancelled];
-
-    /// The name in the API.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Processing => "processing",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// Reads the name in the API.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == name)
-    }
-
-    /// Whether the job's story is over.
-    #[must_use]
-    pub fn is_terminal(self) -> bool {
-        self.ending().is_some()
-    }
-
-    /// The event that tells of this ending; `None` while the story goes on.
-    #[must_use]
-    pub fn ending(self) -> Option<EventKind> {
-        match self {
-            Self::Queued | Self::Processing => None,
-            Self::Completed => Some(EventKind::JobCompleted),
-            Self::Failed => Some(EventKind::JobFailed),
-            Self::Cancelled => Some(EventKind::JobCancelled),
-        }
-    }
-}
+pub use parts::{Artifact, Callback, CallbackProgress, Input, JobError, Origin, Priority, Source};
+pub use status::JobStatus;
 
 /// The right to work on something, until a time; the token fences off whoever held it before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,15 +59,16 @@ pub enum TransitionError {
     NotDeleted,
 }
 
-/// What a client asked for, checked and stored, before it is a job.
+/// What a client asked for, checked and stored, before it is a job; its picture is here, or is to be fetched from
+/// a [`Source`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewJob {
-    /// The job's id; the picture is stored under it already.
+pub struct NewJob<P = Input> {
+    /// The job's id; a picture that is here is stored under it already.
     pub id: JobId,
     /// Who asked.
     pub client: ClientId,
     /// The picture.
-    pub input: Input,
+    pub input: P,
     /// What to make of it.
     pub variants: Vec<Variant>,
     /// The configured name that stood for these variants.
@@ -183,8 +132,11 @@ pub struct Job {
     pub idempotency_key: Option<String>,
     /// How many tries were begun and not given back.
     pub attempt: u32,
-    /// The picture.
-    pub input: Input,
+    /// The picture; `None` until it is here.
+    pub input: Option<Input>,
+    /// Where it is fetched from, if it did not come with the request.
+    #[serde(default)]
+    pub source: Option<Source>,
     /// What is wanted.
     pub variants: Vec<Variant>,
     /// The configured name that stood for these variants when the job was accepted.
@@ -215,7 +167,11 @@ pub struct Job {
 impl Job {
     /// A job that was just accepted.
     #[must_use]
-    pub fn accepted(new: NewJob, now: Timestamp) -> Self {
+    pub fn accepted<P: Into<Origin>>(new: NewJob<P>, now: Timestamp) -> Self {
+        let (input, source) = match new.input.into() {
+            Origin::Here(input) => (Some(input), None),
+            Origin::Elsewhere(source) => (None, Some(source)),
+        };
         Self {
             id: new.id,
             client: new.client,
@@ -233,7 +189,8 @@ impl Job {
             purge_at: None,
             idempotency_key: None,
             attempt: 0,
-            input: new.input,
+            input,
+            source,
             variants: new.variants,
             preset: new.preset,
             handling: new.handling,
@@ -276,6 +233,20 @@ impl Job {
     pub fn extend_lease(&mut self, token: u64, until: Timestamp) -> Result<(), TransitionError> {
         let lease = self.held(token)?;
         self.lease = Some(Lease { until, ..lease });
+        Ok(())
+    }
+
+    /// Its picture is here: processing → queued, for a worker that makes the artifacts, or cancelled if that was asked
+    /// for. The try goes on there. From where it came is not needed any more.
+    pub fn fetched(&mut self, token: u64, input: Input, now: Timestamp) -> Result<(), TransitionError> {
+        self.held(token)?;
+        self.input = Some(input);
+        if let Some(source) = &mut self.source {
+            source.sealed = None;
+        }
+        self.attempt = self.attempt.saturating_sub(1);
+        self.error = None;
+        self.requeue(None, now);
         Ok(())
     }
 
@@ -422,6 +393,13 @@ impl Job {
         self.purge_at.get_or_insert(until);
     }
 
+    /// Which source its picture is still to be fetched from: a client's own origin.
+    #[must_use]
+    pub fn awaits(&self) -> Option<DestinationId> {
+        let source = self.source.as_ref().filter(|_| self.input.is_none())?;
+        Some(Destination::id(&self.client, &source.url))
+    }
+
     /// The variants that have no artifact yet.
     #[must_use]
     pub fn missing_variants(&self) -> Vec<Variant> {
@@ -429,12 +407,15 @@ impl Job {
         self.variants.iter().filter(made).cloned().collect()
     }
 
-    /// The job as an event keeps it: without the secret, which may change while the event does not.
+    /// The job as an event keeps it: without secrets, which may change while the event does not.
     #[must_use]
     pub fn snapshot(&self) -> Self {
         let mut copy = self.clone();
         if let Some(callback) = &mut copy.callback {
             (callback.secret, callback.headers) = (None, Vec::new());
+        }
+        if let Some(source) = &mut copy.source {
+            source.sealed = None;
         }
         copy
     }

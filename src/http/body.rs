@@ -17,7 +17,7 @@ const LINGER_BYTES: usize = 64 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// What a request may have that is no upload.
-const SMALL_BYTES: usize = 64 * 1024;
+pub(super) const SMALL_BYTES: usize = 64 * 1024;
 const SMALL_TIME: Duration = Duration::from_secs(10);
 
 /// The body's chunks; an error is the client's connection breaking.

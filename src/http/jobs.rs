@@ -19,13 +19,14 @@ use super::problem::{Code, Problem};
 use super::query::{Query, invalid};
 use super::represent::{insert, json};
 use super::resource::Call;
-use super::upload::Head;
+use super::source;
+use super::upload::{Head, Incoming};
 use crate::domain::client::ClientId;
 use crate::domain::hex::hex;
 use crate::domain::id::JobId;
 use crate::domain::job::{Job, JobStatus};
 use crate::service::read::{JobQuery, OpenArtifact};
-use crate::service::submit::{Accepted, Request};
+use crate::service::submit::{Accepted, Request, SourceRequest};
 use crate::service::view::{LinkBuilder, download_name};
 use crate::service::{Service, ServiceError};
 
@@ -44,20 +45,28 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
     let service = &call.service;
     let client = ClientId::dev();
-    let head = Head::read(&call.headers, &call.query, service.settings().max_upload_bytes)?;
+    let head = if source::is_json(&call.headers) {
+        source::check_head(&call.headers, &call.query)?;
+        None
+    } else {
+        Some(Head::read(&call.headers, &call.query, service.settings().max_upload_bytes)?)
+    };
     let idempotency_key = idempotency_key(&call.headers)?;
     let key_in_use = idempotency_key.as_deref().map(|key| service.hold_key(&client, key)).transpose()?;
     let slot = service.reserve()?;
-    let incoming = head.receive(service, &mut call.body).await?;
-    let request = Request {
-        client,
-        picture: incoming.picture,
-        filename: incoming.filename,
-        claimed_type: incoming.claimed_type,
-        fields: incoming.fields,
-        idempotency_key,
+    let Accepted { job: accepted, replayed } = match head {
+        Some(head) => {
+            let Incoming { picture, filename, claimed_type, fields } =
+                head.receive(service, &mut call.body).await?;
+            let request = Request { client, picture, filename, claimed_type, fields, idempotency_key };
+            service.submit(slot, request).await?
+        }
+        None => {
+            let source::Incoming { source_url, fields, faults } = source::receive(&mut call.body).await?;
+            let request = SourceRequest { client, source_url, fields, faults, idempotency_key };
+            service.submit_source(slot, request).await?
+        }
     };
-    let Accepted { job: accepted, replayed } = service.submit(slot, request).await?;
     drop(key_in_use);
     // The job is accepted whatever comes of the wait.
     let waited = wait_for_end(service, &call.headers, accepted.id).await.unwrap_or_default();

@@ -34,6 +34,7 @@ pub(super) enum Code {
     MediaTypeMismatch,
     Validation,
     CallbackUrlRejected,
+    SourceUrlRejected,
     ImageUndecodable,
     ImageTooLarge,
     InvalidIdempotencyKey,
@@ -61,7 +62,7 @@ pub(super) struct Row {
 
 /// The catalogue, in the order of [`Code`].
 #[rustfmt::skip]
-pub(super) const CATALOGUE: [Row; 28] = [
+pub(super) const CATALOGUE: [Row; 29] = [
     Row { code: Code::NotLocal, status: S::FORBIDDEN, slug: "not-local", title: "The request is not from this machine to this machine",
           advice: "Without API keys, only requests whose Host and Origin are localhost are answered; server.public_base_url names another host." },
     Row { code: Code::RouteNotFound, status: S::NOT_FOUND, slug: "route-not-found", title: "There is nothing at this URL",
@@ -83,12 +84,14 @@ pub(super) const CATALOGUE: [Row; 28] = [
     Row { code: Code::RangeNotSatisfiable, status: S::RANGE_NOT_SATISFIABLE, slug: "range-not-satisfiable", title: "There are no such bytes",
           advice: "Content-Range says how many there are." },
     Row { code: Code::UnsupportedMediaType, status: S::UNSUPPORTED_MEDIA_TYPE, slug: "unsupported-media-type", title: "The media type is not supported",
-          advice: "Send multipart/form-data with an image part, or the picture itself as image/*: JPEG, PNG, WebP or GIF." },
+          advice: "Send multipart/form-data with an image part, the picture itself as image/*, or application/json with a source_url: JPEG, PNG, WebP or GIF." },
     Row { code: Code::MediaTypeMismatch, status: S::UNSUPPORTED_MEDIA_TYPE, slug: "media-type-mismatch", title: "The picture is not what the request says it is",
           advice: "Name the type that the bytes have, or application/octet-stream." },
     Row { code: Code::Validation, status: S::UNPROCESSABLE_ENTITY, slug: "validation", title: "The request has invalid fields",
           advice: "errors names each one." },
     Row { code: Code::CallbackUrlRejected, status: S::UNPROCESSABLE_ENTITY, slug: "callback-url-rejected", title: "callback_url is not one that callbacks may go to",
+          advice: "It must be a public https URL; reason says what stands against it." },
+    Row { code: Code::SourceUrlRejected, status: S::UNPROCESSABLE_ENTITY, slug: "source-url-rejected", title: "source_url is not one that pictures may be fetched from",
           advice: "It must be a public https URL; reason says what stands against it." },
     Row { code: Code::ImageUndecodable, status: S::UNPROCESSABLE_ENTITY, slug: "image-undecodable", title: "The picture cannot be decoded",
           advice: "It is damaged or cut short; send it again whole. Of a JPEG or PNG that is cut short, allow_truncated=true takes what there is." },
@@ -203,6 +206,11 @@ impl Problem {
         }
     }
 
+    /// A URL where nothing goes, and what stands against it.
+    fn rejected(code: Code, reason: &'static str) -> Self {
+        Self { extension: Some(Extension::Reason(reason)), ..Self::of(code) }
+    }
+
     fn retry_after(self, wait: Duration) -> Self {
         Self { header: Some(Box::new((RETRY_AFTER, HeaderValue::from(wait.as_secs())))), ..self }
     }
@@ -245,35 +253,27 @@ impl From<Problem> for Response {
 impl From<ServiceError> for Problem {
     fn from(error: ServiceError) -> Self {
         let detail = error.to_string();
+        let when_full = |code| Self::of(code).with_detail(detail.clone()).retry_after(RETRY_WHEN_FULL);
         let code = match &error {
-            ServiceError::QueueFull { .. } => {
-                return Self::of(Code::QueueFull).with_detail(detail).retry_after(RETRY_WHEN_FULL);
-            }
-            ServiceError::TooManyTrials { .. } => {
-                return Self::of(Code::TooManyTrials).with_detail(detail).retry_after(RETRY_WHEN_FULL);
-            }
-            ServiceError::TooManyUploads { .. } => {
-                return Self::of(Code::TooManyUploads).with_detail(detail).retry_after(RETRY_WHEN_FULL);
-            }
-            ServiceError::Stopping => {
-                return Self::of(Code::Stopping).with_detail(detail).retry_after(RETRY_WHEN_FULL);
-            }
+            ServiceError::QueueFull { .. } => return when_full(Code::QueueFull),
+            ServiceError::TooManyTrials { .. } => return when_full(Code::TooManyTrials),
+            ServiceError::TooManyUploads { .. } => return when_full(Code::TooManyUploads),
+            ServiceError::Stopping => return when_full(Code::Stopping),
             ServiceError::Paused => {
                 return Self::of(Code::Paused).with_detail(detail).retry_after(RETRY_WHEN_PAUSED);
             }
-            ServiceError::StorageFull => {
-                return Self::of(Code::StorageFull).with_detail(detail).retry_after(RETRY_WHEN_FULL);
-            }
+            ServiceError::StorageFull => return when_full(Code::StorageFull),
             ServiceError::Invalid(errors) => {
                 return Self { errors: errors.clone(), ..Self::of(Code::Validation) };
             }
             ServiceError::CallbackRefused(refused) => {
-                let extension = Some(Extension::Reason(refused.reason()));
-                return Self { extension, ..Self::of(Code::CallbackUrlRejected) }.with_detail(detail);
+                return Self::rejected(Code::CallbackUrlRejected, refused.reason()).with_detail(detail);
+            }
+            ServiceError::SourceRefused(refused) => {
+                return Self::rejected(Code::SourceUrlRejected, refused.reason()).with_detail(detail);
             }
             ServiceError::CallbackUnresolvable { .. } => {
-                let extension = Some(Extension::Reason("unresolvable"));
-                return Self { extension, ..Self::of(Code::CallbackUrlRejected) }.with_detail(detail);
+                return Self::rejected(Code::CallbackUrlRejected, "unresolvable").with_detail(detail);
             }
             ServiceError::PayloadTooLarge { limit } => return Self::payload_too_large(*limit),
             ServiceError::Image(error) => return Self::of_image(error),
@@ -304,7 +304,11 @@ impl From<ServiceError> for Problem {
             ServiceError::AlreadyDelivered
             | ServiceError::SecretConfigured
             | ServiceError::TooManySecrets(_) => Code::StateConflict,
-            ServiceError::Store(_) | ServiceError::Io(_) | ServiceError::Sealed(_) => {
+            // No request waits for a fetch.
+            ServiceError::Store(_)
+            | ServiceError::Io(_)
+            | ServiceError::Sealed(_)
+            | ServiceError::Fetch(_) => {
                 // What it was is for the log; the client gets the id by which it is found there.
                 tracing::error!(error = &error as &dyn std::error::Error, "a request failed");
                 return Self::of(Code::Internal);

@@ -21,7 +21,7 @@ use crate::service::submit::{Fields, Received, Upload};
 use crate::service::{Service, ServiceError, Settings};
 
 /// The fields beside the picture.
-const FIELDS: [&str; 16] = [
+pub(super) const FIELDS: [&str; 16] = [
     "callback_url",
     "callback_events",
     "callback_secret",
@@ -40,7 +40,7 @@ const FIELDS: [&str; 16] = [
     "metadata",
 ];
 /// Fields that are part of the contract and not of this version, so that their refusal can say so.
-const LATER: [&str; 4] = ["notify_email", "notify_after_ms", "source_url", "operations"];
+pub(super) const LATER: [&str; 3] = ["notify_email", "notify_after_ms", "operations"];
 /// The longest text field; metadata is the longest that is any use, with 4 KiB.
 const MAX_FIELD_BYTES: usize = 16 * 1024;
 /// Parts of a request; each known one may come once.
@@ -89,7 +89,9 @@ impl Head {
             (Form::Raw { media_type: essence }, fields, limit)
         } else {
             let got = if essence.is_empty() { "no Content-Type" } else { &essence };
-            let detail = format!("{got}: a picture comes as multipart/form-data or as image/*");
+            let detail = format!(
+                "{got}: a picture comes as multipart/form-data, as image/*, or by application/json with source_url"
+            );
             return Err(Problem::of(Code::UnsupportedMediaType).with_detail(detail));
         };
         let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -305,7 +307,26 @@ async fn finish(upload: Upload) -> Result<Received, Problem> {
 
 /// Sets a field that is known and not set yet. An empty one counts as not given, as HTML forms send it.
 fn set(fields: &mut Fields, name: &str, value: String) -> Result<(), Problem> {
-    let field = match name {
+    let Some(field) = field(fields, name) else {
+        let (error, detail) = match name {
+            "source_url" => ("not_with_image", "send application/json instead of a picture".to_owned()),
+            _ if LATER.contains(&name) => {
+                ("not_supported", "this version does not support it yet".to_owned())
+            }
+            _ => ("unknown", format!("known: image, {}", FIELDS.join(", "))),
+        };
+        return Err(Problem::field(Code::Validation, name, error, detail));
+    };
+    if field.is_some() {
+        return Err(Problem::field(Code::Validation, name, "repeated", "given more than once"));
+    }
+    *field = Some(value).filter(|value| !value.is_empty());
+    Ok(())
+}
+
+/// The place of a field.
+pub(super) fn field<'a>(fields: &'a mut Fields, name: &str) -> Option<&'a mut Option<String>> {
+    Some(match name {
         "callback_url" => &mut fields.callback_url,
         "callback_events" => &mut fields.callback_events,
         "callback_secret" => &mut fields.callback_secret,
@@ -322,18 +343,6 @@ fn set(fields: &mut Fields, name: &str, value: String) -> Result<(), Problem> {
         "deadline_ms" => &mut fields.deadline_ms,
         "tags" => &mut fields.tags,
         "metadata" => &mut fields.metadata,
-        _ => {
-            let (error, detail) = if LATER.contains(&name) {
-                ("not_supported", "this version does not support it yet".to_owned())
-            } else {
-                ("unknown", format!("known: image, {}", FIELDS.join(", ")))
-            };
-            return Err(Problem::field(Code::Validation, name, error, detail));
-        }
-    };
-    if field.is_some() {
-        return Err(Problem::field(Code::Validation, name, "repeated", "given more than once"));
-    }
-    *field = Some(value).filter(|value| !value.is_empty());
-    Ok(())
+        _ => return None,
+    })
 }

@@ -174,9 +174,9 @@ impl Picture {
 }
 
 fn pictures_of(job: &Job) -> impl Iterator<Item = Picture> + use<> {
-    let original = (ORIGINAL.to_owned(), job.input.bytes, job.input.sha256);
+    let original = job.input.as_ref().map(|input| (ORIGINAL.to_owned(), input.bytes, input.sha256));
     let made = job.artifacts.iter().map(|artifact| (artifact.name.clone(), artifact.bytes, artifact.sha256));
-    let all: Vec<_> = [original].into_iter().chain(made).collect();
+    let all: Vec<_> = original.into_iter().chain(made).collect();
     let job = job.id;
     all.into_iter().map(move |(name, bytes, sha256)| Picture { job, name, bytes, sha256 })
 }

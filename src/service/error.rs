@@ -1,13 +1,19 @@
 //! What a use-case refuses, typed by what the caller must do. The HTTP status is decided in `http/problem.rs`.
 
 use std::io;
+use std::time::Duration;
 
 use super::vault::VaultError;
+use crate::domain::delivery::ErrorClass;
 use crate::domain::job::JobError;
 use crate::domain::rotation::TooManySecrets;
 pub use crate::imaging::ImagingError;
 use crate::notify::webhook::guard::Refused;
+use crate::notify::webhook::sender::FetchError;
 pub use crate::store::StoreError;
+
+/// What a source may ask for; a longer `Retry-After` counts as this.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// One thing that is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +65,12 @@ pub enum ServiceError {
         /// The host.
         host: String,
     },
+    /// The source URL is not one that pictures may be fetched from.
+    #[error("{0}")]
+    SourceRefused(Refused),
+    /// The picture could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// It arrived, and nobody insisted.
     #[error("the delivery is delivered; force=true sends it again all the same")]
     AlreadyDelivered,
@@ -115,6 +127,16 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
+    /// How long the one who failed wants to be left alone, within reason.
+    pub(super) fn retry_after(&self) -> Duration {
+        match self {
+            Self::Fetch(FetchError::Unavailable { retry_after, .. }) => {
+                retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Whether it is the disk that is full: not a fault, and what was to be done is done when there is room.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -154,6 +176,26 @@ pub(super) fn job_error(error: &ImagingError) -> JobError {
         ImagingError::Stopped | ImagingError::Panicked | ImagingError::Io(_) => {
             ("processing-failed", "The picture could not be processed", true)
         }
+    };
+    JobError { code: code.to_owned(), title: title.to_owned(), detail: error.to_string(), retryable }
+}
+
+/// How a fetch that failed reads in the job.
+pub(super) fn fetch_error(error: &FetchError) -> JobError {
+    let (code, title, retryable) = match error {
+        FetchError::Blocked(_) => {
+            ("source-blocked", "The source is not one that pictures may be fetched from", false)
+        }
+        FetchError::Redirected(_) => ("source-redirected", "The source leads elsewhere", false),
+        FetchError::Refused(_) => ("source-refused", "The source does not hand the picture out", false),
+        FetchError::Encoded(_) => ("source-encoded", "The source compresses what it sends", false),
+        FetchError::TooLarge { .. } => ("source-too-large", "The picture has too many bytes", false),
+        FetchError::Unavailable { .. } => ("source-unavailable", "The source was not well", true),
+        FetchError::Failed(failure) => match failure.class {
+            ErrorClass::Timeout => ("source-timeout", "The source took too long", true),
+            ErrorClass::Reset => ("source-interrupted", "The picture broke off on its way", true),
+            _ => ("source-unreachable", "The source could not be reached", true),
+        },
     };
     JobError { code: code.to_owned(), title: title.to_owned(), detail: error.to_string(), retryable }
 }

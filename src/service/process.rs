@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::error::job_error;
+use super::error::{fetch_error, job_error};
 use super::{Service, ServiceError, view};
 use crate::blobs::ORIGINAL;
 use crate::clock::random_fraction;
+use crate::domain::id::JobId;
 use crate::domain::image::Placeholder;
 use crate::domain::job::{Artifact, Job, JobError};
 use crate::domain::retry::RetryPolicy;
@@ -25,7 +26,7 @@ const NO_ROOM_DELAY: Duration = Duration::from_secs(5);
 
 /// Why the work on a job stops before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
+pub(super) enum Stop {
     /// The process stops.
     Shutdown,
     /// The lease is another's.
@@ -65,8 +66,13 @@ impl Service {
             tracing::warn!(job = %job.id, "the lease was lost; another worker has the job");
             return;
         };
+        self.conclude(job.id, token, &ending).await;
+    }
+
+    /// Records how a try ended.
+    pub(super) async fn conclude(&self, id: JobId, token: u64, ending: &Ending) {
         let finished = self
-            .when_there_is_room(|| self.store.finish_job(job.id, token, ending.clone(), self.clock.now()))
+            .when_there_is_room(|| self.store.finish_job(id, token, ending.clone(), self.clock.now()))
             .await;
         match finished {
             Ok(job) => {
@@ -75,7 +81,7 @@ impl Service {
             }
             // Its lease runs out, and it is tried again.
             Err(error) => {
-                tracing::error!(job = %job.id, error = &error as &dyn std::error::Error, "a job's end was not recorded");
+                tracing::error!(job = %id, error = &error as &dyn std::error::Error, "a job's end was not recorded");
             }
         }
     }
@@ -89,13 +95,8 @@ impl Service {
         shutdown: &CancellationToken,
         called_off: &CancellationToken,
     ) -> Option<Ending> {
-        if job.attempt > self.settings.job_retry.max_attempts {
-            let detail = format!("the worker died during each of {} tries", job.attempt - 1);
-            return Some(Ending::Failed(failure(
-                "worker-lost",
-                "The picture could not be processed",
-                &detail,
-            )));
+        if let Some(ending) = self.after_too_many(job) {
+            return Some(ending);
         }
         match self.run(job, token, thread, shutdown, called_off).await {
             Ok(None) => Some(Ending::Completed),
@@ -106,11 +107,20 @@ impl Service {
                 let detail = format!("it took longer than {} s", self.settings.max_time.as_secs_f32());
                 Some(Ending::Failed(failure("processing-timeout", "The picture took too long", &detail)))
             }
-            Err(error) => {
-                tracing::warn!(job = %job.id, attempt = job.attempt, error = &error as &dyn std::error::Error, "a try failed");
-                Some(after_failure(&error, job.attempt, &self.settings.job_retry, self.clock.now()))
-            }
+            Err(error) => Some(self.after_failure(job, &error)),
         }
+    }
+
+    /// The end of a job whose tries have all ended with their worker.
+    pub(super) fn after_too_many(&self, job: &Job) -> Option<Ending> {
+        let detail = format!("the worker died during each of {} tries", job.attempt.saturating_sub(1));
+        let ending = || failure("worker-lost", "The picture could not be processed", &detail);
+        (job.attempt > self.settings.job_retry.max_attempts).then(|| Ending::Failed(ending()))
+    }
+
+    pub(super) fn after_failure(&self, job: &Job, error: &ServiceError) -> Ending {
+        tracing::warn!(job = %job.id, attempt = job.attempt, error = error as &dyn std::error::Error, "a try failed");
+        after_failure(error, job.attempt, &self.settings.job_retry, self.clock.now())
     }
 
     /// Makes what is missing, and keeps the lease meanwhile. Whatever is under way when the work must stop is
@@ -160,7 +170,7 @@ impl Service {
     }
 
     /// Keeps the lease, until the work must stop.
-    async fn watch(
+    pub(super) async fn watch(
         &self,
         job: &Job,
         token: u64,
@@ -217,18 +227,25 @@ impl Service {
 /// A fault of the picture is final; a fault of ours is tried again, later each time, and then is final too. A full
 /// disk is neither: whichever try meets it, there is another when there may be room.
 fn after_failure(error: &ServiceError, attempt: u32, policy: &RetryPolicy, now: Timestamp) -> Ending {
+    let not_before = now.checked_add(error.retry_after()).unwrap_or(Timestamp::MAX);
     let error = match error {
         ServiceError::StorageFull => {
             return Ending::GivenBack(Some(now.checked_add(NO_ROOM_DELAY).unwrap_or(Timestamp::MAX)));
         }
         ServiceError::Image(error) => job_error(error),
+        ServiceError::Fetch(error) => fetch_error(error),
+        ServiceError::Invalid(faults) => {
+            let all: Vec<_> =
+                faults.iter().map(|fault| format!("{}: {}", fault.field, fault.detail)).collect();
+            failure("validation", "The picture does not fit what is wanted of it", &all.join("; "))
+        }
         other => JobError {
             retryable: true,
             ..failure("processing-failed", "The picture could not be processed", &other.to_string())
         },
     };
     match policy.next_attempt_at(now, attempt, random_fraction()).filter(|_| error.retryable) {
-        Some(due) => Ending::RetryAt(error, due),
+        Some(due) => Ending::RetryAt(error, due.max(not_before)),
         None => Ending::Failed(error),
     }
 }

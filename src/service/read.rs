@@ -81,7 +81,8 @@ impl Service {
         const NOT_FOUND: ServiceError = ServiceError::NotFound { what: "artifact" };
         let job = self.job(client, id).await?;
         let (format, sha256) = if name == ORIGINAL {
-            (job.input.format, job.input.sha256)
+            let input = job.input.as_ref().ok_or(NOT_FOUND)?;
+            (input.format, input.sha256)
         } else {
             let artifact = job.artifacts.iter().find(|artifact| artifact.name == name).ok_or(NOT_FOUND)?;
             (artifact.format, artifact.sha256)

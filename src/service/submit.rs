@@ -14,7 +14,7 @@ use super::error::FieldError;
 use super::intake::Slot;
 use super::vault::Vault;
 use super::{Service, ServiceError};
-use crate::blobs::{Blobs, ORIGINAL};
+use crate::blobs::{Blobs, ORIGINAL, Stored};
 pub use crate::blobs::{Received, Upload};
 use crate::clock::entropy;
 use crate::domain::client::ClientId;
@@ -29,6 +29,10 @@ use crate::store::{Idempotency, Store, StoreError, Submission, Submitted};
 
 mod callback;
 mod pictures;
+mod source;
+
+pub(super) use self::pictures::check_sizes;
+pub use self::source::SourceRequest;
 
 /// How long looking up a callback's host may hold up its submission. A slow name server is no reason to
 /// refuse a job: the guard looks again at each attempt.
@@ -40,7 +44,6 @@ const DEADLINES_MS: RangeInclusive<u64> = 1000..=30 * 24 * 60 * 60 * 1000;
 const MAX_METADATA_BYTES: usize = 4096;
 const MAX_TAGS: usize = 16;
 const MAX_TAG_BYTES: usize = 64;
-const MAX_FILENAME_CHARS: usize = 255;
 
 /// The fields beside the picture, as text.
 #[derive(Default, Clone, PartialEq, Eq)]
@@ -149,7 +152,8 @@ impl Service {
         let Request { client, picture, filename, claimed_type, idempotency_key, .. } = request;
         let (picture, probe) = self.probe(picture, wanted.pictures.handling).await?;
         check_claim(claimed_type.as_deref(), &probe)?;
-        wanted.pictures.check_sizes(&probe).map_err(ServiceError::Invalid)?;
+        let Wanted { pictures, .. } = &wanted;
+        check_sizes(&pictures.variants, pictures.preset.as_deref(), &probe)?;
         self.imaging.admit(&probe, picture.stored().bytes, &wanted.pictures.variants)?;
 
         let stored = picture.stored();
@@ -157,17 +161,19 @@ impl Service {
             .map(|key| Idempotency { key, fingerprint: fingerprint(&stored.sha256, &wanted, &self.vault) });
         let now = self.clock.now();
         let id = JobId::new(now, &entropy());
-        let job = NewJob {
+        let filename = filename.map(|name| name.chars().take(Input::MAX_FILENAME_CHARS).collect());
+        let job = self.new_job(id, client, input(filename, stored, &probe), wanted);
+        let submission = Submission { job, idempotency };
+        // On a task of its own: a client that hangs up now must not leave a picture without its job.
+        let commit = commit(Arc::clone(&self.store), self.blobs.clone(), picture, submission, now, slot);
+        accepted(tokio::spawn(commit).await.map_err(|error| StoreError::Engine(error.into()))??)
+    }
+
+    fn new_job<P>(&self, id: JobId, client: ClientId, input: P, wanted: Wanted) -> NewJob<P> {
+        NewJob {
             id,
             client,
-            input: Input {
-                filename: filename.map(|name| name.chars().take(MAX_FILENAME_CHARS).collect()),
-                format: probe.format,
-                bytes: stored.bytes,
-                width: probe.width,
-                height: probe.height,
-                sha256: stored.sha256,
-            },
+            input,
             variants: wanted.pictures.variants,
             preset: wanted.pictures.preset,
             handling: wanted.pictures.handling,
@@ -177,19 +183,15 @@ impl Service {
             deadline_ms: wanted.deadline_ms,
             tags: wanted.tags,
             metadata: wanted.metadata,
-        };
-        let submission = Submission { job, idempotency };
-        // On a task of its own: a client that hangs up now must not leave a picture without its job.
-        let commit = commit(Arc::clone(&self.store), self.blobs.clone(), picture, submission, now, slot);
-        match tokio::spawn(commit).await.map_err(|error| StoreError::Engine(error.into()))?? {
-            Submitted::Created(job) => Ok(Accepted { job, replayed: false }),
-            Submitted::Repeated(job) => Ok(Accepted { job, replayed: true }),
-            Submitted::KeyReused => Err(ServiceError::IdempotencyKeyReused),
         }
     }
 
     /// Reads the picture's header and structure, on a thread that may wait for the disk.
-    async fn probe(&self, picture: Received, handling: Handling) -> Result<(Received, Probe), ServiceError> {
+    pub(super) async fn probe(
+        &self,
+        picture: Received,
+        handling: Handling,
+    ) -> Result<(Received, Probe), ServiceError> {
         if picture.stored().bytes == 0 {
             return Err(ServiceError::Invalid(vec![FieldError {
                 field: "image".to_owned(),
@@ -219,6 +221,26 @@ impl Service {
             }
             Ok(Ok(_)) | Err(_) => Ok(()),
         }
+    }
+}
+
+fn accepted(submitted: Submitted) -> Result<Accepted, ServiceError> {
+    match submitted {
+        Submitted::Created(job) => Ok(Accepted { job, replayed: false }),
+        Submitted::Repeated(job) => Ok(Accepted { job, replayed: true }),
+        Submitted::KeyReused => Err(ServiceError::IdempotencyKeyReused),
+    }
+}
+
+/// A picture that is here.
+pub(super) fn input(filename: Option<String>, stored: Stored, probe: &Probe) -> Input {
+    Input {
+        filename,
+        format: probe.format,
+        bytes: stored.bytes,
+        width: probe.width,
+        height: probe.height,
+        sha256: stored.sha256,
     }
 }
 

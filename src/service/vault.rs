@@ -20,6 +20,8 @@ const AES_GCM: u8 = 1;
 pub enum Context<'a> {
     /// Signs the callbacks of a job.
     OfJob(JobId),
+    /// Where a job's picture is fetched from.
+    Source(JobId),
     /// The value of a header of a job's callbacks.
     Header(JobId, &'a str),
     /// Signs the callbacks of a client.
@@ -32,6 +34,7 @@ impl Context<'_> {
     fn bytes(self) -> Vec<u8> {
         match self {
             Self::OfJob(job) => format!("{job}/secret"),
+            Self::Source(job) => format!("{job}/source"),
             Self::Header(job, name) => format!("{job}/header/{name}"),
             Self::OfClient(client, id) => format!("client/{}/{id}", client.as_str()),
             Self::SigningKey => "signing-key".to_owned(),

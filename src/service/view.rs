@@ -16,8 +16,10 @@ use crate::domain::image::{Format, Placeholder};
 use crate::domain::job::{Artifact, Callback, Job, JobError, JobStatus};
 
 mod deliveries;
+mod input;
 
 pub use deliveries::{AttemptView, DeliveryView, DestinationView, ReplayItemView, ReplayView};
+use input::InputView;
 
 /// Links by their relation.
 pub type Links = BTreeMap<String, Link>;
@@ -150,16 +152,6 @@ pub struct JobView {
 }
 
 #[derive(Debug, Serialize)]
-struct InputView {
-    filename: Option<String>,
-    media_type: &'static str,
-    bytes: u64,
-    width: u32,
-    height: u32,
-    sha256: String,
-}
-
-#[derive(Debug, Serialize)]
 struct ArtifactView {
     name: String,
     media_type: &'static str,
@@ -223,14 +215,7 @@ impl JobView {
             attempt: job.attempt,
             priority: job.priority.as_str(),
             progress: Progress::of(job, live),
-            input: InputView {
-                filename: job.input.filename.clone(),
-                media_type: job.input.format.media_type(),
-                bytes: job.input.bytes,
-                width: job.input.width,
-                height: job.input.height,
-                sha256: hex(&job.input.sha256),
-            },
+            input: InputView::of(job),
             artifacts: job.artifacts.iter().map(|artifact| artifact_view(job, artifact, base)).collect(),
             preset: job.preset.clone(),
             placeholder: job.placeholder.as_ref().map(placeholder_view),
@@ -280,7 +265,9 @@ fn job_links(job: &Job, base: &str) -> Links {
     if matches!(job.status, JobStatus::Failed | JobStatus::Cancelled) {
         links = links.post("retry", &format!("{path}/retry"));
     }
-    links = links.get_typed(ORIGINAL, &artifact_path(job, ORIGINAL), job.input.format.media_type());
+    if let Some(input) = &job.input {
+        links = links.get_typed(ORIGINAL, &artifact_path(job, ORIGINAL), input.format.media_type());
+    }
     for artifact in &job.artifacts {
         links = links.get_typed(
             &artifact.name,

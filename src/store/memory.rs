@@ -15,9 +15,9 @@ use jiff::Timestamp;
 use self::books::Books;
 use self::transfer::{MemoryExport, MemoryImport};
 use super::{
-    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, Garbage, Idempotency, Import,
-    JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay, Store,
-    StoreError, Submission, Submitted,
+    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, FetchRoom, Garbage, Idempotency,
+    Import, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay,
+    Store, StoreError, Submission, Submitted,
 };
 use crate::domain::client::ClientId;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState, Verdict};
@@ -25,7 +25,7 @@ use crate::domain::destination::{Destination, HoldReason, Standing};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
 use crate::domain::image::Placeholder;
-use crate::domain::job::{Artifact, Job};
+use crate::domain::job::{Artifact, Input, Job, Source};
 use crate::domain::replay::{NewReplay, Replay, ReplayItem, ReplayState};
 use crate::domain::rotation::ClientSecrets;
 use crate::domain::secret::Keyring;
@@ -52,7 +52,7 @@ impl MemoryStore {
     pub fn reopen(&self, now: Timestamp) {
         self.lock().closed = false;
         let freed = self.step(|books| {
-            books.turn = None;
+            (books.turn, books.fetch_turn) = (None, None);
             books.restart();
             books.free_jobs(Timestamp::MAX, now)
         });
@@ -78,6 +78,7 @@ impl MemoryStore {
         let result = step(&mut books)?;
         if !books.waiting().is_subset(&waiting) {
             self.signals.jobs.notify_one();
+            self.signals.fetches.notify_one();
         }
         if !books.pending().is_subset(&pending) {
             self.signals.deliveries.notify_one();
@@ -91,6 +92,14 @@ impl MemoryStore {
 #[async_trait]
 impl Store for MemoryStore {
     async fn submit(&self, submission: Submission, now: Timestamp) -> Result<Submitted, StoreError> {
+        self.step(|books| books.submit(submission, now))
+    }
+
+    async fn submit_source(
+        &self,
+        submission: Submission<Source>,
+        now: Timestamp,
+    ) -> Result<Submitted, StoreError> {
         self.step(|books| books.submit(submission, now))
     }
 
@@ -110,6 +119,26 @@ impl Store for MemoryStore {
         now: Timestamp,
     ) -> Result<Vec<Job>, StoreError> {
         self.step(|books| books.claim_jobs(worker, limit, lease, now))
+    }
+
+    async fn claim_fetches(
+        &self,
+        worker: WorkerId,
+        room: FetchRoom,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError> {
+        self.step(|books| books.claim_fetches(worker, room, lease, now))
+    }
+
+    async fn picture_fetched(
+        &self,
+        id: JobId,
+        token: u64,
+        input: Input,
+        now: Timestamp,
+    ) -> Result<Job, StoreError> {
+        self.step(|books| books.fetched(id, token, input, now).map(|job| books.shown(&job)))
     }
 
     async fn sweep_jobs(&self, now: Timestamp) -> Result<(), StoreError> {
@@ -349,6 +378,7 @@ impl Store for MemoryStore {
             Ok(())
         })?;
         self.signals.jobs.notify_one();
+        self.signals.fetches.notify_one();
         Ok(())
     }
 

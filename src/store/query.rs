@@ -1,5 +1,6 @@
 //! What is asked of a store, and what it answers: pages, and how things stand.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -44,6 +45,30 @@ impl JobQuery {
             && self.created_after.is_none_or(|time| job.created_at > time)
             && self.created_before.is_none_or(|time| job.created_at < time)
             && (self.include_deleted || job.deleted_at.is_none())
+    }
+}
+
+/// How many jobs may be claimed to be fetched.
+#[derive(Debug, Clone, Default)]
+pub struct FetchRoom {
+    /// In all, besides those that are under way.
+    pub places: usize,
+    /// Of one source at the same time, those under way included.
+    pub per_source: usize,
+    /// How many of which source are under way.
+    pub taken: BTreeMap<DestinationId, usize>,
+}
+
+impl FetchRoom {
+    /// Whether a source has as many as it may.
+    #[must_use]
+    pub fn is_full(&self, source: DestinationId) -> bool {
+        self.taken.get(&source).is_some_and(|taken| *taken >= self.per_source)
+    }
+
+    /// One more of this source is under way.
+    pub fn take(&mut self, source: DestinationId) {
+        *self.taken.entry(source).or_default() += 1;
     }
 }
 

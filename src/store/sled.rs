@@ -20,16 +20,15 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
-use self::as_of::{AsOf, Images};
 use self::engine::Engine;
 use self::records::JobRecord;
 use self::space::Space;
 use self::tx::Tx;
 use self::writer::{Durability, Shared, Writer};
 use super::{
-    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, Garbage, Idempotency, Import,
-    JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay, Store,
-    StoreError, Submission, Submitted,
+    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, FetchRoom, Garbage, Idempotency,
+    Import, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay,
+    Store, StoreError, Submission, Submitted,
 };
 use crate::domain::client::ClientId;
 use crate::domain::delivery::{Attempt, Delivery, Verdict};
@@ -37,7 +36,7 @@ use crate::domain::destination::{Destination, Standing};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
 use crate::domain::image::Placeholder;
-use crate::domain::job::{Artifact, Job};
+use crate::domain::job::{Artifact, Input, Job, Source};
 use crate::domain::replay::{NewReplay, Replay, ReplayItem};
 use crate::domain::rotation::ClientSecrets;
 use crate::domain::secret::Keyring;
@@ -134,6 +133,17 @@ impl Store for SledStore {
         }
     }
 
+    async fn submit_source(
+        &self,
+        submission: Submission<Source>,
+        now: Timestamp,
+    ) -> Result<Submitted, StoreError> {
+        match self.writer.take_in(move |tx| jobs::submit(tx, submission, now)).await? {
+            Submitted::Repeated(job) => self.shown(job).map(Submitted::Repeated),
+            new => Ok(new),
+        }
+    }
+
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         self.read(move |shared| {
             jobs::get(&shared.engine, id)?.map(|job| deliveries::shown(shared, job)).transpose()
@@ -159,6 +169,30 @@ impl Store for SledStore {
     ) -> Result<Vec<Job>, StoreError> {
         // Synced, because a first claim is an event.
         self.writer.write(Durability::Synced, move |tx| jobs::claim(tx, worker, limit, lease, now)).await
+    }
+
+    async fn claim_fetches(
+        &self,
+        worker: WorkerId,
+        room: FetchRoom,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError> {
+        self.writer
+            .write(Durability::Synced, move |tx| jobs::claim_fetches(tx, worker, room, lease, now))
+            .await
+    }
+
+    async fn picture_fetched(
+        &self,
+        id: JobId,
+        token: u64,
+        input: Input,
+        now: Timestamp,
+    ) -> Result<Job, StoreError> {
+        let job =
+            self.writer.write(Durability::Synced, move |tx| jobs::fetched(tx, id, token, input, now)).await?;
+        self.shown(job)
     }
 
     async fn sweep_jobs(&self, now: Timestamp) -> Result<(), StoreError> {
@@ -368,21 +402,7 @@ impl Store for SledStore {
     }
 
     async fn audit(&self) -> Result<Audit, StoreError> {
-        // One at a time, as the writer remembers for one.
-        let permit = Arc::clone(&self.audits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
-        let images = Arc::new(Images::new(export::IMAGE_BYTES));
-        let (kept, shared) = (Arc::downgrade(&images), Arc::clone(&self.shared));
-        let begin = move |_: &mut Tx<'_>| {
-            *shared.images.lock().unwrap_or_else(PoisonError::into_inner) = kept;
-            Ok(*shared.ledger.lock().unwrap_or_else(PoisonError::into_inner))
-        };
-        let ledger = self.writer.read_in_turn(begin).await?;
-        self.read(move |shared| {
-            // A scan cannot be called off, so it counts for as long as it runs.
-            let _permit = permit;
-            audit::audit(&AsOf { engine: &shared.engine, images: &images }, ledger)
-        })
-        .await
+        audit::begin(self).await
     }
 
     async fn export(&self) -> Result<Box<dyn Export>, StoreError> {
@@ -395,22 +415,7 @@ impl Store for SledStore {
 
     async fn next_due(&self) -> Result<NextDue, StoreError> {
         let paused = self.paused();
-        self.read(move |shared| {
-            let engine = &shared.engine;
-            let first = |prefix| {
-                Ok::<_, StoreError>(engine.first_key(keys::all(prefix))?.as_deref().and_then(keys::time_of))
-            };
-            let is_ready = !paused.work && engine.first_key(keys::all(keys::JOB_READY))?.is_some();
-            let ready = is_ready.then_some(Timestamp::UNIX_EPOCH);
-            let deadline = first(keys::JOB_DEADLINE)?;
-            let waits = [first(keys::JOB_WAITS)?, first(keys::JOB_LEASE)?, deadline];
-            Ok(NextDue {
-                job: waits.into_iter().flatten().chain(ready).min(),
-                delivery: shared.dispatch().next_due(),
-                deadline,
-            })
-        })
-        .await
+        self.read(move |shared| jobs::next_due(shared, paused)).await
     }
 
     async fn start_replay(

@@ -56,7 +56,7 @@ fn claimed(mut job: Job) -> Job {
 /// A job with everything that is optional in one that is completed.
 fn completed() -> Job {
     let mut job = with_callback(claimed(bare()));
-    job.input.filename = Some("Grüße \"1\".jpg".to_owned());
+    job.input.as_mut().unwrap().filename = Some("Grüße \"1\".jpg".to_owned());
     job.tags = vec!["a".to_owned(), "b".to_owned()];
     job.metadata = Some(r#"{"b":1,"a":[2.50]}"#.to_owned());
     for (name, format) in [("preview", Format::Jpeg), ("optimized", Format::Png)] {

@@ -41,6 +41,7 @@ mod restart;
 mod secrets;
 mod server;
 mod signature;
+mod source;
 mod support;
 mod variants;
 mod verifiers;

@@ -21,6 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 pub mod imaging;
+pub mod origin;
 pub mod picture;
 pub mod process;
 pub mod receiver;

@@ -115,7 +115,7 @@ impl Books {
     fn check_pictures(&self, job: &Job, faults: &mut Vec<String>) {
         let pictures = self.pictures.get(&job.id);
         let artifacts = job.artifacts.iter().map(|artifact| (artifact.name.as_str(), artifact.sha256));
-        for (name, sha256) in artifacts.chain([(ORIGINAL, job.input.sha256)]) {
+        for (name, sha256) in artifacts.chain(job.input.iter().map(|input| (ORIGINAL, input.sha256))) {
             let there = pictures.and_then(|pictures| pictures.get(name));
             if there != Some(&sha256) {
                 faults.push(format!("{name} of {} has the hash {there:02x?}", job.id));

@@ -76,7 +76,7 @@ impl Known {
 
     /// What of it does not hold. Leases are freed by now, so that what was called off has ended.
     pub fn missing(&self, job: &Job) -> Option<String> {
-        let holds = job.input.sha256 == self.sha256
+        let holds = job.input.as_ref().is_some_and(|input| input.sha256 == self.sha256)
             && job.tags == self.tags
             && job.revision >= self.revision
             && self.ended.is_none_or(|status| job.status == status)

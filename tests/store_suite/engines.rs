@@ -14,16 +14,16 @@ use darkroom::domain::destination::{Destination, Standing};
 use darkroom::domain::event::Event;
 use darkroom::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
 use darkroom::domain::image::Placeholder;
-use darkroom::domain::job::{Artifact, Job};
+use darkroom::domain::job::{Artifact, Input, Job, Source};
 use darkroom::domain::replay::{NewReplay, Replay, ReplayItem};
 use darkroom::domain::rotation::ClientSecrets;
 use darkroom::domain::secret::Keyring;
 use darkroom::store::memory::MemoryStore;
 use darkroom::store::sled::{OpenError, Options, SledStore};
 use darkroom::store::{
-    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, Garbage, Idempotency, Import,
-    JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay, Store,
-    StoreError, Submission, Submitted,
+    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, FetchRoom, Garbage, Idempotency,
+    Import, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay,
+    Store, StoreError, Submission, Submitted,
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -180,6 +180,7 @@ impl Reopening {
             }
         };
         pass(&inner.signals().jobs, &self.signals.jobs);
+        pass(&inner.signals().fetches, &self.signals.fetches);
         pass(&inner.signals().deliveries, &self.signals.deliveries);
         let last = *inner.signals().events.borrow();
         self.signals.events.send_if_modified(|seq| std::mem::replace(seq, last) != last);
@@ -245,6 +246,14 @@ impl Store for Reopening {
         self.step(Some(now), async move |store| store.submit(submission, now).await).await
     }
 
+    async fn submit_source(
+        &self,
+        submission: Submission<Source>,
+        now: Timestamp,
+    ) -> Result<Submitted, StoreError> {
+        self.step(Some(now), async move |store| store.submit_source(submission, now).await).await
+    }
+
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         self.read(async move |store| store.job(id).await).await
     }
@@ -266,6 +275,31 @@ impl Store for Reopening {
             Ok(jobs)
         };
         self.step(Some(now), claim).await
+    }
+
+    async fn claim_fetches(
+        &self,
+        worker: WorkerId,
+        room: FetchRoom,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError> {
+        let claim = async move |store: Arc<SledStore>| {
+            let jobs = store.claim_fetches(worker, room, lease, now).await?;
+            self.claimed.lock().unwrap().0.extend(jobs.iter().map(|job| job.id));
+            Ok(jobs)
+        };
+        self.step(Some(now), claim).await
+    }
+
+    async fn picture_fetched(
+        &self,
+        id: JobId,
+        token: u64,
+        input: Input,
+        now: Timestamp,
+    ) -> Result<Job, StoreError> {
+        self.step(Some(now), async move |store| store.picture_fetched(id, token, input, now).await).await
     }
 
     async fn sweep_jobs(&self, now: Timestamp) -> Result<(), StoreError> {

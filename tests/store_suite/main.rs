@@ -17,6 +17,7 @@ mod deliveries;
 mod dispatch;
 mod engines;
 mod events;
+mod fetches;
 mod leases;
 mod lists;
 mod model;
@@ -58,6 +59,14 @@ suite! {
         a_batch_is_claimed_once_each_under_its_own_lease
         claimers_at_once_get_different_jobs
         a_burst_of_due_jobs_leaves_nobody_asleep;
+    fetches:
+        a_picture_is_fetched_before_anything_is_made_of_it
+        what_was_not_fetched_is_fetched_by_the_next
+        one_that_was_called_off_does_not_go_on
+        no_source_takes_all_places
+        sources_take_turns_and_priority_goes_before_age
+        it_waits_as_others_do
+        a_repeated_key_finds_it_too;
     leases:
         a_lease_that_runs_out_requeues_and_counts
         a_stale_token_is_refused_and_changes_nothing

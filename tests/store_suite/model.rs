@@ -15,8 +15,8 @@ use darkroom::domain::id::{DeliveryId, EventId, JobId, ReplayId};
 use darkroom::domain::job::{Job, JobStatus, NewJob, Priority};
 use darkroom::domain::replay::{NewReplay, Replay, ReplayFilter, ReplayItem};
 use darkroom::store::{
-    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Garbage, Idempotency, JobQuery, Ledger,
-    NextDue, Paused, Purged, ReplayAction, StartedReplay, StoreError, Submission, Submitted,
+    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, FetchRoom, Garbage, Idempotency, JobQuery,
+    Ledger, NextDue, Paused, Purged, ReplayAction, StartedReplay, StoreError, Submission, Submitted,
 };
 use jiff::Timestamp;
 use proptest::option;
@@ -26,8 +26,8 @@ use proptest::test_runner::{Config, TestCaseResult};
 
 use crate::engines::{Engine, Subject};
 use crate::rig::{
-    KEEP_DELETED, KEEP_FINISHED, artifact, at, client, error, failed_attempt, job, job_id, list, policy,
-    runtime, secs, telling, worker,
+    KEEP_DELETED, KEEP_FINISHED, artifact, at, client, elsewhere, error, failed_attempt, input, job, job_id,
+    list, policy, runtime, secs, telling, worker,
 };
 
 mod generate;
@@ -61,6 +61,8 @@ struct New {
     deadline: Option<u64>,
     wants: Vec<EventKind>,
     tags: Vec<&'static str>,
+    /// Where its picture is, if not here.
+    host: Option<&'static str>,
     /// An idempotency key, and the payload's fingerprint.
     key: Option<(&'static str, u8)>,
 }
@@ -81,6 +83,14 @@ enum Operation {
     Claim {
         limit: usize,
         lease: i64,
+    },
+    ClaimFetches {
+        places: usize,
+        per_source: usize,
+        lease: i64,
+    },
+    Fetched {
+        job: Pick,
     },
     Sweep,
     Extend {
@@ -301,10 +311,26 @@ impl Side {
         let job = match operation {
             Operation::Submit(new) => {
                 let key = new.key.map(|(key, n)| Idempotency { key: key.to_owned(), fingerprint: [n; 32] });
-                let submission = Submission { job: new.job(world), idempotency: key };
-                return store.submit(submission, now).await.map(Answer::Submitted);
+                let (job, idempotency) = (new.job(world), key);
+                let submitted = match new.host {
+                    Some(host) => {
+                        let job = elsewhere(job, host);
+                        store.submit_source(Submission { job, idempotency }, now).await?
+                    }
+                    None => store.submit(Submission { job, idempotency }, now).await?,
+                };
+                return Ok(Answer::Submitted(submitted));
             }
             Operation::Claim { limit, lease } => return self.claim(*limit, *lease, now).await,
+            Operation::ClaimFetches { places, per_source, lease } => {
+                return self.claim_fetches(*places, *per_source, *lease, world).await;
+            }
+            Operation::Fetched { job } => {
+                // One whose picture is here is worked on in another way.
+                let is_fit = |job: &Job| is_running(job) && job.input.is_none();
+                let Some((id, token)) = world.job(*job, is_fit) else { return Ok(Answer::Nothing) };
+                store.picture_fetched(id, token, input(), now).await?
+            }
             Operation::Extend { job, by } => {
                 let Some((id, token)) = world.job(*job, is_running) else { return Ok(Answer::Nothing) };
                 store.extend_job(id, token, world.in_seconds(*by)).await?
@@ -451,6 +477,24 @@ impl Side {
         Ok(Answer::Jobs(claimed))
     }
 
+    async fn claim_fetches(
+        &self,
+        places: usize,
+        per_source: usize,
+        lease: i64,
+        world: &World,
+    ) -> Result<Answer, StoreError> {
+        let mut room = FetchRoom { places, per_source, ..FetchRoom::default() };
+        for source in world.shown.jobs.iter().filter(|job| is_running(job)).filter_map(Job::awaits) {
+            room.take(source);
+        }
+        let now = world.in_seconds(0);
+        let claimed = self.store.claim_fetches(worker(1), room, secs(lease), now).await?;
+        let due = self.store.next_due().await?.sweep;
+        assert!(due.is_none_or(|due| due > now), "nobody spins");
+        Ok(Answer::Jobs(claimed))
+    }
+
     /// All that can be seen.
     async fn look(&mut self, world: &World) -> Shown {
         let store = self.store.as_ref();
@@ -505,7 +549,12 @@ impl Side {
             replays,
             ledger: store.ledger(),
             garbage: store.garbage(usize::MAX).await.unwrap(),
-            next_due: NextDue { job: from_now(due.job), delivery: from_now(due.delivery), ..due },
+            next_due: NextDue {
+                job: from_now(due.job),
+                sweep: from_now(due.sweep),
+                delivery: from_now(due.delivery),
+                ..due
+            },
             waiting_jobs: store.waiting_jobs(),
             paused: store.paused(),
             last_event: *store.signals().events.borrow(),

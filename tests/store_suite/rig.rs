@@ -11,10 +11,12 @@ use darkroom::domain::dispatch::DispatchPolicy;
 use darkroom::domain::event::{Event, EventKind, Subject as Told};
 use darkroom::domain::id::{JobId, WorkerId};
 use darkroom::domain::image::{Format, Handling, Variant};
-use darkroom::domain::job::{Artifact, Callback, Input, Job, JobError, JobStatus, NewJob, Priority};
+use darkroom::domain::job::{Artifact, Callback, Input, Job, JobError, JobStatus, NewJob, Priority, Source};
 use darkroom::domain::retry::RetryOverride;
 use darkroom::domain::secret::{SealedSecret, SigningSecret};
-use darkroom::store::{Ending, Idempotency, JobQuery, Policy, Store, StoreError, Submission, Submitted};
+use darkroom::store::{
+    Ending, FetchRoom, Idempotency, JobQuery, Policy, Store, StoreError, Submission, Submitted,
+};
 use jiff::Timestamp;
 use tokio::runtime::Runtime;
 
@@ -110,6 +112,19 @@ impl Rig {
     /// Claims jobs for worker 1, under leases of [`LEASE`].
     pub async fn claim(&self, limit: usize, now: Timestamp) -> Vec<Job> {
         self.claim_jobs(worker(1), limit, secs(LEASE), now).await.unwrap()
+    }
+
+    /// Accepts a job whose picture is to be fetched.
+    pub async fn accept_source(&self, job: NewJob<Source>, now: Timestamp) -> Job {
+        match self.submit_source(Submission { job, idempotency: None }, now).await.unwrap() {
+            Submitted::Created(job) => job,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Claims jobs to be fetched for worker 1, under leases of [`LEASE`].
+    pub async fn claim_to_fetch(&self, room: FetchRoom, now: Timestamp) -> Vec<Job> {
+        self.claim_fetches(worker(1), room, secs(LEASE), now).await.unwrap()
     }
 
     /// Claims the one job that there is to claim.
@@ -225,19 +240,49 @@ pub fn job_id(n: u32, now: Timestamp) -> JobId {
     JobId::new(now, &entropy)
 }
 
+/// A picture.
+pub fn input() -> Input {
+    Input {
+        filename: Some("cat.jpg".to_owned()),
+        format: Format::Jpeg,
+        bytes: 1000,
+        width: 40,
+        height: 30,
+        sha256: [7; 32],
+    }
+}
+
+/// The same job, but for its picture, which is on this host.
+pub fn elsewhere(job: NewJob, host: &str) -> NewJob<Source> {
+    let url = format!("https://{host}/cat.jpg?signature=s3cr3t").parse().unwrap();
+    let sealed = SealedSecret::plain(&SigningSecret::from_entropy([8; 32]));
+    NewJob {
+        id: job.id,
+        client: job.client,
+        input: Source::new(&url, sealed),
+        variants: job.variants,
+        preset: job.preset,
+        handling: job.handling,
+        callback: job.callback,
+        priority: job.priority,
+        start_at: job.start_at,
+        deadline_ms: job.deadline_ms,
+        tags: job.tags,
+        metadata: job.metadata,
+    }
+}
+
+/// Room for so many fetches, of which as many may be of one source.
+pub fn room(places: usize) -> FetchRoom {
+    FetchRoom { places, per_source: places, ..FetchRoom::default() }
+}
+
 /// A plain job without a callback.
 pub fn job(n: u32, now: Timestamp) -> NewJob {
     NewJob {
         id: job_id(n, now),
         client: client("a"),
-        input: Input {
-            filename: Some("cat.jpg".to_owned()),
-            format: Format::Jpeg,
-            bytes: 1000,
-            width: 40,
-            height: 30,
-            sha256: [7; 32],
-        },
+        input: input(),
         variants: Variant::defaults(),
         preset: None,
         handling: Handling::default(),

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -62,6 +63,61 @@ pub struct Input {
     /// SHA-256 (FIPS 180-4) of the bytes.
     #[serde(with = "hash")]
     pub sha256: [u8; 32],
+}
+
+impl Input {
+    /// The longest name that is kept.
+    pub const MAX_FILENAME_CHARS: usize = 255;
+}
+
+/// Where a picture is fetched from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// What is shown: without the query, which is the secret of a signed URL.
+    pub url: Url,
+    /// The whole URL, for as long as it is needed.
+    pub sealed: Option<SealedSecret>,
+}
+
+impl Source {
+    /// A source that is shown without what may be secret of its URL.
+    #[must_use]
+    pub fn new(url: &Url, sealed: SealedSecret) -> Self {
+        let mut shown = url.clone();
+        shown.set_query(None);
+        shown.set_fragment(None);
+        Self { url: shown, sealed: Some(sealed) }
+    }
+
+    /// What the picture is called there: the last part of the path.
+    #[must_use]
+    pub fn filename(&self) -> Option<String> {
+        let last = self.url.path_segments()?.next_back()?;
+        let name = percent_decode_str(last).decode_utf8().ok()?;
+        let name: String = name.chars().filter(|c| !c.is_control()).take(Input::MAX_FILENAME_CHARS).collect();
+        Some(name).filter(|name| !name.is_empty())
+    }
+}
+
+/// Where the picture of a new job is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// It came with the request.
+    Here(Input),
+    /// It is to be fetched.
+    Elsewhere(Source),
+}
+
+impl From<Input> for Origin {
+    fn from(input: Input) -> Self {
+        Self::Here(input)
+    }
+}
+
+impl From<Source> for Origin {
+    fn from(source: Source) -> Self {
+        Self::Elsewhere(source)
+    }
 }
 
 /// A stored picture that the job made.

@@ -1,6 +1,7 @@
 //! Transitions of a job, and what other tests make jobs with.
 
 use super::*;
+use crate::domain::event::EventKind;
 use crate::domain::image::{Format, Handling};
 use crate::domain::retry::RetryOverride;
 use crate::domain::secret::{SealedSecret, SigningSecret};

@@ -11,8 +11,9 @@ use reqwest::Response;
 use url::{Host, Url};
 
 use self::classify::{Way, cannot_send, explain, is_closed_connection, refusal, timed_out};
-use self::client::{Clients, Trust};
+use self::client::{Clients, H2_WINDOW, Trust};
 pub use self::egress::EgressProxy;
+pub use self::fetch::{Download, FetchError};
 pub use self::handshake::Grant;
 use self::handshake::REQUEST_ORIGIN;
 use self::keep_alive::KeepAlive;
@@ -29,6 +30,7 @@ use crate::domain::secret::SigningSecret;
 mod classify;
 mod client;
 mod egress;
+mod fetch;
 mod handshake;
 mod keep_alive;
 mod phases;
@@ -168,8 +170,18 @@ impl Sender {
         user_agent: HeaderValue,
         trust: &Trust,
     ) -> Result<Self, SenderError> {
+        Self::with_window(guard, config, user_agent, trust, H2_WINDOW)
+    }
+
+    fn with_window(
+        guard: Guard,
+        config: &SenderConfig,
+        user_agent: HeaderValue,
+        trust: &Trust,
+        h2_window: u32,
+    ) -> Result<Self, SenderError> {
         Ok(Self(Arc::new(Inner {
-            clients: Clients::new(&guard, config, trust)?,
+            clients: Clients::new(&guard, config, trust, h2_window)?,
             guard,
             keep_alive: KeepAlive::new(),
             timeout: config.timeout,

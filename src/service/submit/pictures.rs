@@ -3,7 +3,7 @@
 use super::Fields;
 use crate::domain::image::{Handling, Members, MetadataPolicy, Presets, Variant, variants};
 use crate::imaging::Probe;
-use crate::service::error::FieldError;
+use crate::service::error::{FieldError, ServiceError};
 
 /// The checked fields.
 pub(super) struct Wanted {
@@ -78,21 +78,22 @@ fn flag(field: &str, text: Option<&str>, refuse: &mut impl FnMut(&str, &'static 
     text == Some("true")
 }
 
-impl Wanted {
-    /// Refuses variants that this picture would be too large as.
-    pub(super) fn check_sizes(&self, picture: &Probe) -> Result<(), Vec<FieldError>> {
-        let too_large = |(index, variant): (usize, &Variant)| {
-            let error = variant.check_size(picture.width, picture.height).err()?;
-            let field = match &self.preset {
-                Some(_) => "preset".to_owned(),
-                None => format!("variants[{index}]"),
-            };
-            Some(FieldError { field, code: "too_large", detail: format!("{}: {error}", variant.name) })
-        };
-        let errors: Vec<_> = self.variants.iter().enumerate().filter_map(too_large).collect();
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
-    }
+/// Refuses variants that this picture would be too large as.
+pub(in crate::service) fn check_sizes(
+    variants: &[Variant],
+    preset: Option<&str>,
+    picture: &Probe,
+) -> Result<(), ServiceError> {
+    let too_large = |(index, variant): (usize, &Variant)| {
+        let error = variant.check_size(picture.width, picture.height).err()?;
+        let field = if preset.is_some() { "preset".to_owned() } else { format!("variants[{index}]") };
+        Some(FieldError { field, code: "too_large", detail: format!("{}: {error}", variant.name) })
+    };
+    let errors: Vec<_> = variants.iter().enumerate().filter_map(too_large).collect();
+    if errors.is_empty() { Ok(()) } else { Err(ServiceError::Invalid(errors)) }
+}
 
+impl Wanted {
     /// Adds to the fingerprint of a request what is not as it is by default: so keys of older requests still hold.
     pub(super) fn fingerprint(&self, add: &mut impl FnMut(&[u8])) {
         if let Some(preset) = &self.preset {

@@ -12,13 +12,13 @@ use crate::domain::destination::Destination;
 use crate::domain::dispatch::Dispatch;
 use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::id::{DeliveryId, DestinationId, EventId, JobId, ReplayId, WorkerId};
-use crate::domain::job::{Job, JobError, JobStatus, TransitionError};
+use crate::domain::job::{Input, Job, JobError, JobStatus, Origin, TransitionError};
 use crate::domain::replay::{Replay, ReplayItem};
 use crate::domain::rotation::ClientSecrets;
 use crate::domain::secret::Keyring;
 use crate::store::{
-    Audit, Ending, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, StoreError, Submission,
-    Submitted,
+    Audit, Ending, FetchRoom, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, StoreError,
+    Submission, Submitted,
 };
 
 /// How long a job is kept on whose callback is still on its way when its time has come.
@@ -50,6 +50,8 @@ pub(super) struct Books {
     pub(super) last_seq: u64,
     /// Whose turn was the last.
     pub(super) turn: Option<ClientId>,
+    /// Which source's was.
+    pub(super) fetch_turn: Option<DestinationId>,
     pub(super) closed: bool,
 }
 
@@ -74,6 +76,7 @@ impl Books {
             paused: Paused::default(),
             last_seq: 0,
             turn: None,
+            fetch_turn: None,
             closed: false,
         }
     }
@@ -104,7 +107,11 @@ impl Books {
         self.last_seq
     }
 
-    pub(super) fn submit(&mut self, submission: Submission, now: Timestamp) -> Result<Submitted, StoreError> {
+    pub(super) fn submit<P: Into<Origin>>(
+        &mut self,
+        submission: Submission<P>,
+        now: Timestamp,
+    ) -> Result<Submitted, StoreError> {
         let mut job = Job::accepted(submission.job, now);
         if let Some(idempotency) = submission.idempotency {
             let key = (job.client.clone(), idempotency.key.clone());
@@ -132,17 +139,58 @@ impl Books {
         let mut claimed = Vec::new();
         while !self.paused.work
             && claimed.len() < limit
-            && let Some(mut job) = self.next_ready()
+            && let Some(job) = self.next_ready()
         {
             self.turn = Some(job.client.clone());
-            let is_first = job.started_at.is_none();
-            job.claim(worker, later(now, lease), now)?;
-            if is_first {
-                self.tell(&mut job, EventKind::JobStarted, now);
-            }
-            claimed.push(self.keep(job));
+            claimed.push(self.claim(job, worker, lease, now)?);
         }
         Ok(claimed)
+    }
+
+    pub(super) fn claim_fetches(
+        &mut self,
+        worker: WorkerId,
+        mut room: FetchRoom,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<Job>, StoreError> {
+        self.sweep(now)?;
+        let mut claimed = Vec::new();
+        while !self.paused.work
+            && claimed.len() < room.places
+            && let Some((source, job)) = self.next_to_fetch(&room)
+        {
+            self.fetch_turn = Some(source);
+            room.take(source);
+            claimed.push(self.claim(job, worker, lease, now)?);
+        }
+        Ok(claimed)
+    }
+
+    fn claim(
+        &mut self,
+        mut job: Job,
+        worker: WorkerId,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Job, StoreError> {
+        let is_first = job.started_at.is_none();
+        job.claim(worker, later(now, lease), now)?;
+        if is_first {
+            self.tell(&mut job, EventKind::JobStarted, now);
+        }
+        Ok(self.keep(job))
+    }
+
+    /// The first job of the source, of those with room, that follows that of the last turn, or else of the first.
+    fn next_to_fetch(&self, room: &FetchRoom) -> Option<(DestinationId, Job)> {
+        let waiting = || self.jobs.values().filter_map(|job| Some((awaited(job)?, job)));
+        let sources: BTreeSet<_> =
+            waiting().map(|(source, _)| source).filter(|id| !room.is_full(*id)).collect();
+        let next = sources.iter().find(|source| self.fetch_turn.is_none_or(|turn| turn < **source));
+        let source = *next.or_else(|| sources.first())?;
+        let of_it = waiting().filter(|(of, _)| *of == source).map(|(_, job)| job);
+        of_it.min_by_key(|job| (job.priority, job.id)).map(|job| (source, job.clone()))
     }
 
     /// The first ready job of the client whose name follows that of the last turn, or else of the first client.
@@ -169,6 +217,19 @@ impl Books {
             Ending::Cancelled => job.stop_cancelled(token, now)?,
             Ending::GivenBack(due) => job.give_back(token, due, now)?,
         }
+        self.conclude(&mut job, now);
+        Ok(self.keep(job))
+    }
+
+    pub(super) fn fetched(
+        &mut self,
+        id: JobId,
+        token: u64,
+        input: Input,
+        now: Timestamp,
+    ) -> Result<Job, StoreError> {
+        let mut job = self.job(id)?;
+        job.fetched(token, input, now)?;
         self.conclude(&mut job, now);
         Ok(self.keep(job))
     }
@@ -310,15 +371,17 @@ impl Books {
     }
 
     pub(super) fn next_due(&self) -> NextDue {
-        let jobs = self.jobs.values().flat_map(|job| {
-            let ready = (is_ready(job) && !self.paused.work).then_some(Timestamp::UNIX_EPOCH);
+        let is_ready = !self.paused.work && self.jobs.values().any(is_ready);
+        let times = self.jobs.values().flat_map(|job| {
             let waits = job.due_at.filter(|_| job.status == JobStatus::Queued);
             let deadline = job.deadline_at.filter(|_| !job.status.is_terminal());
-            [ready, waits, deadline, job.lease.map(|lease| lease.until)]
+            [waits, deadline, job.lease.map(|lease| lease.until)]
         });
+        let sweep = times.flatten().min();
         let deadlines = self.jobs.values().filter(|job| !job.status.is_terminal());
         NextDue {
-            job: jobs.flatten().min(),
+            job: if is_ready { Some(Timestamp::UNIX_EPOCH) } else { sweep },
+            sweep,
             delivery: self.dispatch.next_due(),
             deadline: deadlines.filter_map(|job| job.deadline_at).min(),
         }
@@ -366,7 +429,12 @@ impl Books {
 }
 
 fn is_ready(job: &Job) -> bool {
-    job.status == JobStatus::Queued && job.due_at.is_none()
+    job.status == JobStatus::Queued && job.due_at.is_none() && job.input.is_some()
+}
+
+/// The source that a job waits for, and for nothing else.
+fn awaited(job: &Job) -> Option<DestinationId> {
+    job.awaits().filter(|_| job.status == JobStatus::Queued && job.due_at.is_none())
 }
 
 fn pending_until(delivery: &Delivery) -> Option<Timestamp> {

@@ -1,17 +1,22 @@
 //! The books, counted from the records: every story fits together, and the index has exactly what follows from it.
 
+use std::sync::{Arc, PoisonError};
+
+use super::as_of::{AsOf, Images};
 use super::engine::Reads;
 use super::records::{DeliveryRecord, Indexed, JobRecord, decode};
-use super::{keys, log};
+use super::tx::Tx;
+use super::{SledStore, export, keys, log};
 use crate::domain::destination::Destination;
 use crate::domain::id::DeliveryId;
 use crate::store::{Audit, Ledger, StoreError};
 
 /// What is kept by its own key only as part of a job's story, or as an entry of the index.
-const FOLLOWING: [u8; 16] = [
+const FOLLOWING: [u8; 17] = [
     keys::JOB_LIST,
     keys::JOB_TAG,
     keys::JOB_READY,
+    keys::JOB_FETCH,
     keys::JOB_WAITS,
     keys::JOB_LEASE,
     keys::JOB_DEADLINE,
@@ -26,6 +31,26 @@ const FOLLOWING: [u8; 16] = [
     keys::ATTEMPT,
     keys::SET_ASIDE,
 ];
+
+/// Counts everything as it is at one moment.
+pub(super) async fn begin(store: &SledStore) -> Result<Audit, StoreError> {
+    // One at a time, as the writer remembers for one.
+    let permit = Arc::clone(&store.audits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+    let images = Arc::new(Images::new(export::IMAGE_BYTES));
+    let (kept, shared) = (Arc::downgrade(&images), Arc::clone(&store.shared));
+    let begin = move |_: &mut Tx<'_>| {
+        *shared.images.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        Ok(*shared.ledger.lock().unwrap_or_else(PoisonError::into_inner))
+    };
+    let ledger = store.writer.read_in_turn(begin).await?;
+    store
+        .read(move |shared| {
+            // A scan cannot be called off, so it counts for as long as it runs.
+            let _permit = permit;
+            audit(&AsOf { engine: &shared.engine, images: &images }, ledger)
+        })
+        .await
+}
 
 pub(super) fn audit(engine: &impl Reads, ledger: Ledger) -> Result<Audit, StoreError> {
     let mut audit = Audit::default();

@@ -9,22 +9,25 @@ use super::engine::Engine;
 use super::keys::{self, Key};
 use super::records::{DeliveryRecord, IdempotencyRecord, JobRecord};
 use super::tx::{Checkout, Tx};
+use super::writer::Shared;
 use super::{deliveries, log};
 use crate::clock::entropy;
 use crate::domain::delivery::Delivery;
 use crate::domain::event::{Event, EventKind, Subject};
-use crate::domain::id::{DeliveryId, EventId, JobId, WorkerId};
-use crate::domain::job::{Job, JobError, JobStatus, Priority};
-use crate::store::{Ending, JobPage, JobQuery, Paused, StoreError, Submission, Submitted};
+use crate::domain::id::{DeliveryId, DestinationId, EventId, JobId, WorkerId};
+use crate::domain::job::{Input, Job, JobError, JobStatus, Origin, Priority};
+use crate::store::{
+    Ending, FetchRoom, JobPage, JobQuery, NextDue, Paused, StoreError, Submission, Submitted,
+};
 
 /// Entries of each kind that one sweep deals with; the next goes on.
 const SWEPT_AT_ONCE: usize = 128;
 /// Records that are looked at for one page of a list.
 const LOOKED_AT_PER_PAGE: usize = 2000;
 
-pub(super) fn submit(
+pub(super) fn submit<P: Into<Origin>>(
     tx: &mut Tx<'_>,
-    submission: Submission,
+    submission: Submission<P>,
     now: Timestamp,
 ) -> Result<Submitted, StoreError> {
     let Submission { job: new, idempotency } = submission;
@@ -53,32 +56,90 @@ pub(super) fn claim(
     lease: Duration,
     now: Timestamp,
 ) -> Result<Vec<Job>, StoreError> {
+    let mut claimed = Vec::new();
+    if !may_claim(tx, now)? {
+        return Ok(claimed);
+    }
+    let until = later(now, lease);
+    while claimed.len() < limit
+        && let Some(key) = next_ready(tx)?
+    {
+        tx.cursor.turn = keys::end_of_turn(&key);
+        claimed.extend(claim_one(tx, &key, worker, until, now)?);
+    }
+    Ok(claimed)
+}
+
+pub(super) fn claim_fetches(
+    tx: &mut Tx<'_>,
+    worker: WorkerId,
+    mut room: FetchRoom,
+    lease: Duration,
+    now: Timestamp,
+) -> Result<Vec<Job>, StoreError> {
+    let mut claimed = Vec::new();
+    if !may_claim(tx, now)? {
+        return Ok(claimed);
+    }
+    let until = later(now, lease);
+    while claimed.len() < room.places
+        && let Some((source, key)) = next_to_fetch(tx, &room)?
+    {
+        tx.cursor.fetch_turn = keys::end_of_source(source);
+        if let Some(job) = claim_one(tx, &key, worker, until, now)? {
+            room.take(source);
+            claimed.push(job);
+        }
+    }
+    Ok(claimed)
+}
+
+/// Does what is due, and says whether work goes on.
+fn may_claim(tx: &mut Tx<'_>, now: Timestamp) -> Result<bool, StoreError> {
     // Once a batch: many claim at the same time.
     if tx.swept < Some(now) {
         sweep(tx, now)?;
         tx.swept = Some(now);
     }
-    if tx.get::<Paused>(keys::PAUSED)?.unwrap_or_default().work {
-        return Ok(Vec::new());
-    }
-    let until = now.checked_add(lease).unwrap_or(Timestamp::MAX);
-    let mut claimed = Vec::new();
-    while claimed.len() < limit
-        && let Some(key) = next_ready(tx)?
-    {
-        tx.cursor.turn = keys::end_of_turn(&key);
-        let job = tx.take_entry(&key, |tx, id| {
-            let mut job = tx.checkout::<JobRecord>(JobId::from_bytes(id))?;
-            let is_first = job.record.job.started_at.is_none();
-            job.record.job.claim(worker, until, now)?;
-            if is_first {
-                tell(tx, &mut job.record, EventKind::JobStarted, now)?;
+    Ok(!tx.get::<Paused>(keys::PAUSED)?.unwrap_or_default().work)
+}
+
+fn claim_one(
+    tx: &mut Tx<'_>,
+    entry: &Key,
+    worker: WorkerId,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<Option<Job>, StoreError> {
+    let claimed = tx.take_entry(entry, |tx, id| {
+        let mut job = tx.checkout::<JobRecord>(JobId::from_bytes(id))?;
+        let is_first = job.record.job.started_at.is_none();
+        job.record.job.claim(worker, until, now)?;
+        if is_first {
+            tell(tx, &mut job.record, EventKind::JobStarted, now)?;
+        }
+        tx.save(job)
+    })?;
+    Ok(claimed.map(|record| record.job))
+}
+
+/// The first job of the next source that has one and room for it. Sources without room are passed over in one look-up
+/// each, and there are no more of them than fetches under way.
+fn next_to_fetch(tx: &mut Tx<'_>, room: &FetchRoom) -> Result<Option<(DestinationId, Key)>, StoreError> {
+    let all = keys::all(keys::JOB_FETCH);
+    let turn = tx.cursor.fetch_turn.clone();
+    for (mut from, end) in [(turn.clone(), all.end), (all.start, turn)] {
+        while from < end
+            && let Some(key) = tx.keys(from..end.clone(), 1)?.pop()
+            && let Some(source) = keys::source_of(&key)
+        {
+            if !room.is_full(source) {
+                return Ok(Some((source, key)));
             }
-            tx.save(job)
-        })?;
-        claimed.extend(job.map(|record| record.job));
+            from = keys::end_of_source(source);
+        }
     }
-    Ok(claimed)
+    Ok(None)
 }
 
 /// The first job of the next client that has one. Each client's first is one look-up away, however many
@@ -152,6 +213,19 @@ pub(super) fn finish(
     Ok(tx.save(job)?.job)
 }
 
+pub(super) fn fetched(
+    tx: &mut Tx<'_>,
+    id: JobId,
+    token: u64,
+    input: Input,
+    now: Timestamp,
+) -> Result<Job, StoreError> {
+    let mut job = checkout(tx, id)?;
+    job.record.job.fetched(token, input, now)?;
+    conclude(tx, &mut job.record, now)?;
+    Ok(tx.save(job)?.job)
+}
+
 pub(super) fn cancel(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
     let mut job = checkout(tx, id)?;
     job.record.job.cancel(now)?;
@@ -183,6 +257,20 @@ pub(super) fn restore(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job,
     job.record.job.restore(later(now, tx.policy().keep_finished))?;
     tell(tx, &mut job.record, EventKind::JobRestored, now)?;
     Ok(tx.save(job)?.job)
+}
+
+/// When there is next something to do. What waits to be fetched is no such time: its source may be busy.
+pub(super) fn next_due(shared: &Shared, paused: Paused) -> Result<NextDue, StoreError> {
+    let engine = &shared.engine;
+    let first =
+        |prefix| Ok::<_, StoreError>(engine.first_key(keys::all(prefix))?.as_deref().and_then(keys::time_of));
+    let is_ready = !paused.work && engine.first_key(keys::all(keys::JOB_READY))?.is_some();
+    let ready = is_ready.then_some(Timestamp::UNIX_EPOCH);
+    let deadline = first(keys::JOB_DEADLINE)?;
+    let waits = [first(keys::JOB_WAITS)?, first(keys::JOB_LEASE)?, deadline];
+    let sweep = waits.into_iter().flatten().min();
+    let delivery = shared.dispatch().next_due();
+    Ok(NextDue { job: sweep.into_iter().chain(ready).min(), sweep, delivery, deadline })
 }
 
 /// A job that is not going, to be changed.

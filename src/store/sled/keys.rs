@@ -28,6 +28,7 @@ pub(super) const JOB: u8 = b'j';
 pub(super) const JOB_LIST: u8 = b'n';
 pub(super) const JOB_TAG: u8 = b't';
 pub(super) const JOB_READY: u8 = b'q';
+pub(super) const JOB_FETCH: u8 = b'F';
 pub(super) const JOB_WAITS: u8 = b'w';
 pub(super) const JOB_LEASE: u8 = b'l';
 pub(super) const JOB_DEADLINE: u8 = b'h';
@@ -113,6 +114,22 @@ pub(super) fn end_of_turn(ready: &[u8]) -> Key {
     // Above every priority.
     end.push(u8::MAX);
     end
+}
+
+/// What waits to be fetched: each source has its own stretch, in which priority and then age decide.
+pub(super) fn job_fetch(source: DestinationId, priority: Priority, id: JobId) -> Key {
+    key(JOB_FETCH, &[source.as_bytes(), &[priority_byte(priority)], id.as_bytes()])
+}
+
+/// The source that a key of `job_fetch` is of.
+pub(super) fn source_of(fetch: &[u8]) -> Option<DestinationId> {
+    Some(DestinationId::from_bytes(*fetch.get(1..)?.first_chunk()?))
+}
+
+/// The end of a source's stretch.
+pub(super) fn end_of_source(source: DestinationId) -> Key {
+    // Above every priority.
+    key(JOB_FETCH, &[source.as_bytes(), &[u8::MAX]])
 }
 
 pub(super) fn job_waits(due: Timestamp, id: JobId) -> Key {

@@ -1,27 +1,28 @@
 //! Records as older versions kept them, to be read and never written.
 
-use std::net::SocketAddr;
-
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::millisecond;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+#[cfg(test)]
+pub(super) use self::deliveries::FailureV1;
+pub(super) use self::deliveries::{AttemptV1, DeliveryV1};
 use super::records::JobRecord;
 use crate::domain::client::ClientId;
-use crate::domain::delivery::{
-    Attempt, Delivery, DeliveryState, ErrorClass, Failure, ResponseHead, Timings, Trigger,
-};
+use crate::domain::delivery::Delivery;
 use crate::domain::destination::Destination;
 use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::id::{DeliveryId, EventId, JobId};
-use crate::domain::image::{Handling, Variant};
+use crate::domain::image::{Handling, Placeholder, Variant};
 use crate::domain::job::{
     Artifact, Callback, CallbackProgress, Input, Job, JobError, JobStatus, Lease, Priority,
 };
 use crate::domain::retry::RetryOverride;
 use crate::domain::secret::{SealedSecret, SigningSecret};
 use crate::store::Policy;
+
+mod deliveries;
 
 /// A variant until schema version 4.
 #[derive(Serialize, Deserialize)]
@@ -113,7 +114,8 @@ impl JobV1 {
             purge_at: self.finished_at.map(kept),
             idempotency_key: None,
             attempt: self.attempt,
-            input: self.input,
+            input: Some(self.input),
+            source: None,
             variants: self.variants.into_iter().map(Variant::from).collect(),
             preset: None,
             handling: Handling::default(),
@@ -192,7 +194,8 @@ impl<C: Into<Callback>> From<JobBefore5<C>> for Job {
             purge_at: job.purge_at,
             idempotency_key: job.idempotency_key,
             attempt: job.attempt,
-            input: job.input,
+            input: Some(job.input),
+            source: None,
             variants: job.variants.into_iter().map(Variant::from).collect(),
             preset: None,
             handling: Handling::default(),
@@ -226,31 +229,129 @@ impl<C: Into<Callback>> From<JobRecordBefore5<C>> for JobRecord {
     }
 }
 
-/// An event of schema version 4.
+/// A job of schema version 5, whose picture always came with its request.
 #[derive(Serialize, Deserialize)]
-pub(super) struct EventV3 {
+pub(super) struct JobV5 {
+    id: JobId,
+    client: ClientId,
+    status: JobStatus,
+    revision: u64,
+    #[serde(with = "millisecond::required")]
+    created_at: Timestamp,
+    #[serde(with = "millisecond::optional")]
+    started_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    finished_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    due_at: Option<Timestamp>,
+    priority: Priority,
+    deadline_ms: Option<u64>,
+    #[serde(with = "millisecond::optional")]
+    deadline_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    cancel_requested_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    deleted_at: Option<Timestamp>,
+    #[serde(with = "millisecond::optional")]
+    purge_at: Option<Timestamp>,
+    idempotency_key: Option<String>,
+    attempt: u32,
+    input: Input,
+    variants: Vec<Variant>,
+    preset: Option<String>,
+    handling: Handling,
+    placeholder: Option<Placeholder>,
+    artifacts: Vec<Artifact>,
+    callback: Option<Callback>,
+    tags: Vec<String>,
+    metadata: Option<String>,
+    error: Option<JobError>,
+    lease: Option<Lease>,
+    lease_token: u64,
+}
+
+impl From<JobV5> for Job {
+    fn from(job: JobV5) -> Self {
+        Self {
+            id: job.id,
+            client: job.client,
+            status: job.status,
+            revision: job.revision,
+            created_at: job.created_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            due_at: job.due_at,
+            priority: job.priority,
+            deadline_ms: job.deadline_ms,
+            deadline_at: job.deadline_at,
+            cancel_requested_at: job.cancel_requested_at,
+            deleted_at: job.deleted_at,
+            purge_at: job.purge_at,
+            idempotency_key: job.idempotency_key,
+            attempt: job.attempt,
+            input: Some(job.input),
+            source: None,
+            variants: job.variants,
+            preset: job.preset,
+            handling: job.handling,
+            placeholder: job.placeholder,
+            artifacts: job.artifacts,
+            callback: job.callback,
+            tags: job.tags,
+            metadata: job.metadata,
+            error: job.error,
+            lease: job.lease,
+            lease_token: job.lease_token,
+        }
+    }
+}
+
+/// A job of schema version 5 and what is noted with it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct JobRecordV5 {
+    pub(super) job: JobV5,
+    pub(super) events: Vec<u64>,
+    pub(super) deliveries: Vec<DeliveryId>,
+    pub(super) is_going: bool,
+}
+
+impl From<JobRecordV5> for JobRecord {
+    fn from(JobRecordV5 { job, events, deliveries, is_going }: JobRecordV5) -> Self {
+        Self { job: job.into(), events, deliveries, is_going }
+    }
+}
+
+/// An event of schema version 4.
+pub(super) type EventV3 = EventBefore6<JobV4>;
+
+/// An event of schema version 5.
+pub(super) type EventV4 = EventBefore6<JobV5>;
+
+/// An event of schema versions 4 and 5, with the job that each had.
+#[derive(Serialize, Deserialize)]
+pub(super) struct EventBefore6<J> {
     id: EventId,
     seq: u64,
     kind: EventKind,
     #[serde(with = "millisecond::required")]
     at: Timestamp,
     source: String,
-    subject: SubjectV3,
+    subject: SubjectBefore6<J>,
 }
 
 #[derive(Serialize, Deserialize)]
-enum SubjectV3 {
-    Job(Box<JobV4>),
+enum SubjectBefore6<J> {
+    Job(Box<J>),
     Delivery(Box<Delivery>),
     Destination(Box<Destination>),
 }
 
-impl From<EventV3> for Event {
-    fn from(EventV3 { id, seq, kind, at, source, subject }: EventV3) -> Self {
+impl<J: Into<Job>> From<EventBefore6<J>> for Event {
+    fn from(EventBefore6 { id, seq, kind, at, source, subject }: EventBefore6<J>) -> Self {
         let subject = match subject {
-            SubjectV3::Job(job) => Subject::Job(Box::new((*job).into())),
-            SubjectV3::Delivery(delivery) => Subject::Delivery(delivery),
-            SubjectV3::Destination(destination) => Subject::Destination(destination),
+            SubjectBefore6::Job(job) => Subject::Job(Box::new((*job).into())),
+            SubjectBefore6::Delivery(delivery) => Subject::Delivery(delivery),
+            SubjectBefore6::Destination(destination) => Subject::Destination(destination),
         };
         Self { id, seq, kind, at, source, subject }
     }
@@ -272,103 +373,6 @@ pub(super) struct EventV2 {
 impl From<EventV2> for Event {
     fn from(EventV2 { id, seq, kind, at, source, job, .. }: EventV2) -> Self {
         Self { id, seq, kind, at, source, subject: Subject::Job(Box::new(job.into())) }
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct FailureV1 {
-    pub(super) class: ErrorClass,
-    pub(super) detail: String,
-}
-
-impl From<FailureV1> for Failure {
-    fn from(FailureV1 { class, detail }: FailureV1) -> Self {
-        Self::new(class, detail)
-    }
-}
-
-/// A delivery until schema version 3.
-#[derive(Serialize, Deserialize)]
-pub(super) struct DeliveryV1 {
-    pub(super) id: DeliveryId,
-    pub(super) event_id: EventId,
-    pub(super) event_seq: u64,
-    pub(super) event_kind: EventKind,
-    pub(super) job_id: JobId,
-    pub(super) url: Url,
-    pub(super) secret: Option<SigningSecret>,
-    pub(super) state: DeliveryState,
-    pub(super) attempt_count: u32,
-    #[serde(with = "millisecond::optional")]
-    pub(super) next_attempt_at: Option<Timestamp>,
-    pub(super) last_error: Option<FailureV1>,
-    pub(super) last_status_code: Option<u16>,
-    #[serde(with = "millisecond::required")]
-    pub(super) created_at: Timestamp,
-    #[serde(with = "millisecond::optional")]
-    pub(super) finished_at: Option<Timestamp>,
-    pub(super) lease: Option<Lease>,
-    pub(super) lease_token: u64,
-}
-
-impl DeliveryV1 {
-    /// One that was being sent when its process ended waits, as its worker is gone.
-    pub(super) fn upgraded(self, client: ClientId) -> Delivery {
-        let state = if self.state == DeliveryState::Sending { DeliveryState::Pending } else { self.state };
-        Delivery {
-            id: self.id,
-            client,
-            event_id: self.event_id,
-            event_seq: self.event_seq,
-            event_kind: self.event_kind,
-            job_id: self.job_id,
-            url: self.url,
-            secret: self.secret.as_ref().map(SealedSecret::plain),
-            headers: Vec::new(),
-            retry: RetryOverride::default(),
-            state,
-            revision: 0,
-            attempt_count: self.attempt_count,
-            earlier_attempts: 0,
-            trigger: Trigger::Scheduled,
-            replay: None,
-            next_attempt_at: self.next_attempt_at,
-            last_error: self.last_error.map(Failure::from),
-            last_status_code: self.last_status_code,
-            created_at: self.created_at,
-            finished_at: self.finished_at,
-            lease: None,
-        }
-    }
-}
-
-/// An attempt until schema version 3.
-#[derive(Serialize, Deserialize)]
-pub(super) struct AttemptV1 {
-    number: u32,
-    #[serde(with = "millisecond::required")]
-    started_at: Timestamp,
-    duration_ms: u64,
-    remote_addr: Option<SocketAddr>,
-    response: Option<ResponseHead>,
-    error: Option<FailureV1>,
-    #[serde(with = "millisecond::optional")]
-    next_attempt_at: Option<Timestamp>,
-}
-
-impl From<AttemptV1> for Attempt {
-    fn from(attempt: AttemptV1) -> Self {
-        Self {
-            number: attempt.number,
-            trigger: Trigger::Scheduled,
-            started_at: attempt.started_at,
-            duration_ms: attempt.duration_ms,
-            timings: Timings::default(),
-            remote_addr: attempt.remote_addr,
-            response: attempt.response,
-            error: attempt.error.map(Failure::from),
-            next_attempt_at: attempt.next_attempt_at,
-        }
     }
 }
 
@@ -394,8 +398,44 @@ impl From<Job> for JobV4 {
             purge_at: job.purge_at,
             idempotency_key: job.idempotency_key,
             attempt: job.attempt,
-            input: job.input,
+            input: job.input.unwrap(),
             variants: job.variants.into_iter().map(variant).collect(),
+            artifacts: job.artifacts,
+            callback: job.callback,
+            tags: job.tags,
+            metadata: job.metadata,
+            error: job.error,
+            lease: job.lease,
+            lease_token: job.lease_token,
+        }
+    }
+}
+
+#[cfg(test)]
+impl From<Job> for JobV5 {
+    fn from(job: Job) -> Self {
+        Self {
+            id: job.id,
+            client: job.client,
+            status: job.status,
+            revision: job.revision,
+            created_at: job.created_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            due_at: job.due_at,
+            priority: job.priority,
+            deadline_ms: job.deadline_ms,
+            deadline_at: job.deadline_at,
+            cancel_requested_at: job.cancel_requested_at,
+            deleted_at: job.deleted_at,
+            purge_at: job.purge_at,
+            idempotency_key: job.idempotency_key,
+            attempt: job.attempt,
+            input: job.input.unwrap(),
+            variants: job.variants,
+            preset: job.preset,
+            handling: job.handling,
+            placeholder: job.placeholder,
             artifacts: job.artifacts,
             callback: job.callback,
             tags: job.tags,

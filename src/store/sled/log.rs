@@ -226,7 +226,8 @@ mod tests {
     /// Commits what `step` does.
     fn write(shared: &Shared, step: impl FnOnce(&mut Tx<'_>)) {
         let mut snapshot = None;
-        let cursor = Cursor { next_seq: 1, turn: Key::new(), ledger: Ledger::default() };
+        let cursor =
+            Cursor { next_seq: 1, turn: Key::new(), fetch_turn: Key::new(), ledger: Ledger::default() };
         let mut tx = Tx::new(shared, cursor, Room::Enough, &mut snapshot);
         step(&mut tx);
         let writes = std::mem::take(&mut tx.writes);

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::keys::{self, DueClass, Key};
-use super::layouts::{EventV2, EventV3};
+use super::layouts::{EventV2, EventV3, EventV4, JobRecordV5};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState};
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
@@ -32,17 +32,23 @@ pub(super) trait Record: Serialize + DeserializeOwned {
 }
 
 impl Record for JobRecord {
-    const VERSION: u8 = 5;
+    const VERSION: u8 = 6;
+
+    // So that an upgrade need not write every job anew.
+    fn older(version: u8, record: &[u8]) -> Option<Result<Self, postcard::Error>> {
+        (version == 5).then(|| postcard::from_bytes::<JobRecordV5>(record).map(Self::from))
+    }
 }
 
 impl Record for Event {
-    const VERSION: u8 = 4;
+    const VERSION: u8 = 5;
 
     // Events are many, and each is right where it lies.
     fn older(version: u8, record: &[u8]) -> Option<Result<Self, postcard::Error>> {
         match version {
             2 => Some(postcard::from_bytes::<EventV2>(record).map(Self::from)),
             3 => Some(postcard::from_bytes::<EventV3>(record).map(Self::from)),
+            4 => Some(postcard::from_bytes::<EventV4>(record).map(Self::from)),
             _ => None,
         }
     }
@@ -200,12 +206,17 @@ impl Indexed for JobRecord {
         let list = |status| keys::job_list(client, job.deleted_at.is_some(), status, id);
         let mut index = vec![list(None)];
         // Those that are ready are found in the queue, and the few that are being processed by their leases.
-        let is_in_list = job.status.is_terminal() || job.status == JobStatus::Queued && job.due_at.is_some();
+        let awaits = job.awaits();
+        let is_queued = job.status == JobStatus::Queued;
+        let is_in_list = job.status.is_terminal() || is_queued && (job.due_at.is_some() || awaits.is_some());
         index.extend(is_in_list.then(|| list(Some(job.status))));
         index.extend(job.tags.iter().map(|tag| keys::job_tag(client, tag, id)));
         match (job.status, job.due_at) {
             (JobStatus::Queued, Some(due)) => index.push(keys::job_waits(due, id)),
-            (JobStatus::Queued, None) => index.push(keys::job_ready(client, job.priority, id)),
+            (JobStatus::Queued, None) => index.push(match awaits {
+                Some(source) => keys::job_fetch(source, job.priority, id),
+                None => keys::job_ready(client, job.priority, id),
+            }),
             _ => {}
         }
         if let Some(lease) = job.lease {

@@ -38,6 +38,8 @@ pub(super) struct Cursor {
     pub(super) next_seq: u64,
     /// Where in the queue the next client is looked for: each gets its turn.
     pub(super) turn: Key,
+    /// The same among those whose picture is to be fetched, where each source gets its turn.
+    pub(super) fetch_turn: Key,
     /// How many deliveries there are, by where they stand.
     pub(super) ledger: Ledger,
 }
@@ -297,7 +299,7 @@ impl<'a> Tx<'a> {
 
     fn count(&mut self, key: &[u8], delta: i64) {
         match key.first() {
-            Some(&(keys::JOB_READY | keys::JOB_WAITS)) => {
+            Some(&(keys::JOB_READY | keys::JOB_FETCH | keys::JOB_WAITS)) => {
                 if delta > 0 {
                     self.last_turn = None;
                 }
@@ -378,7 +380,8 @@ mod tests {
         engine.commit((1..=6).map(|n| (entry(n), Some(Vec::new()))).collect()).unwrap();
         let shared = Shared::load(engine, policy()).unwrap();
         let mut snapshot = None;
-        let cursor = Cursor { next_seq: 1, turn: Key::new(), ledger: Ledger::default() };
+        let (turn, fetch_turn) = (Key::new(), Key::new());
+        let cursor = Cursor { next_seq: 1, turn, fetch_turn, ledger: Ledger::default() };
         let mut tx = Tx::new(&shared, cursor, Room::Enough, &mut snapshot);
         let first = |tx: &mut Tx<'_>| tx.keys(keys::all(keys::JOB_READY), 1).unwrap().pop();
 

@@ -43,10 +43,13 @@ const INDEX: [u8; 8] = [
 ///
 /// Version 2 kept a job without what is noted with it, and each event by itself, as version 1 did. Version 3 had one list
 /// of what waits for all destinations together, and claims of it on disk. Version 4 knew less of what is wanted of a picture.
+/// What version 5 kept is read as it is: it had no picture that was to be fetched.
 pub(super) fn from(found: u32, engine: &Engine, policy: &Policy) -> Result<(), StoreError> {
     tracing::info!("upgrading the store from schema version {found}");
-    if found == 4 {
-        return jobs(engine);
+    match found {
+        5 => return Ok(()),
+        4 => return jobs(engine),
+        _ => {}
     }
     // Both ordered something else otherwise; every entry of the index is made anew from its record.
     for prefix in INDEX {
@@ -221,7 +224,8 @@ mod tests {
     use super::super::engine::tests::{CACHE, policy};
     use serde::Serialize;
 
-    use super::super::layouts::{FailureV1, JobV4};
+    use super::super::layouts::{FailureV1, JobV4, JobV5};
+    use super::super::records::Record;
     use super::*;
     use crate::domain::delivery::{DeliveryState, ErrorClass};
     use crate::domain::event::EventKind;
@@ -254,7 +258,7 @@ mod tests {
             finished_at: ended,
             due_at: at(2),
             attempt: 1,
-            input: job.input,
+            input: job.input.unwrap(),
             variants,
             artifacts: Vec::new(),
             callback: None,
@@ -490,6 +494,41 @@ mod tests {
         let subjects: Vec<_> = events.into_iter().map(|event| event.subject).collect();
         assert_eq!(subjects, [Subject::Job(Box::new(job.snapshot()))]);
         assert_eq!(engine.get::<Ledger>(keys::LEDGER).unwrap(), Some(ledger), "what was counted stays");
+        assert_eq!(engine.get_raw(&keys::job(job.id)).unwrap().unwrap()[0], <JobRecord as Record>::VERSION);
+    }
+
+    #[test]
+    fn a_store_of_version_5_opens_as_one_of_this_version_and_is_not_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        let job = Job { callback: None, tags: vec!["red".to_owned()], ..Job::accepted(new_job(1), at(1)) };
+        let record = JobRecord { events: vec![1], ..JobRecord::new(job.clone()) };
+        let before = (JobV5::from(job.clone()), vec![1_u64], Vec::<DeliveryId>::new(), false);
+        let mut writes = Writes::from([(keys::SCHEMA.to_vec(), Some(5_u32.to_be_bytes().to_vec()))]);
+        writes.insert(keys::job(job.id), Some(postcard::to_extend(&before, vec![5]).unwrap()));
+        writes.extend(record.index().into_iter().map(|key| (key, Some(Vec::new()))));
+        let event = (
+            EventId::new(at(1), &[7; 10]),
+            1_u64,
+            EventKind::JobQueued,
+            at(1).as_millisecond(),
+            "http://a",
+            0_u8,
+            JobV5::from(job.snapshot()),
+        );
+        let event = postcard::to_extend(&event, vec![4]).unwrap();
+        let length = u16::try_from(event.len()).unwrap().to_be_bytes();
+        writes.insert(log::key_of(1), Some([log::EMPTY, &[1], &length, &event].concat()));
+        engine.commit(writes).unwrap();
+        drop(engine);
+
+        let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
+        assert_eq!(engine.get_raw(keys::SCHEMA).unwrap().unwrap().as_ref(), 6_u32.to_be_bytes());
+        assert_eq!(engine.get::<JobRecord>(&keys::job(job.id)).unwrap(), Some(record));
         assert_eq!(engine.get_raw(&keys::job(job.id)).unwrap().unwrap()[0], 5);
+        let events = super::super::jobs::events_of(&engine, job.id, 0, 99).unwrap();
+        let subjects: Vec<_> = events.into_iter().map(|event| event.subject).collect();
+        assert_eq!(subjects, [Subject::Job(Box::new(job.snapshot()))]);
+        assert_eq!(audit(&engine).faults, Vec::<String>::new());
     }
 }

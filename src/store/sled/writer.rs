@@ -58,7 +58,7 @@ impl Shared {
     pub(super) fn load(engine: Engine, policy: Policy) -> Result<Self, StoreError> {
         let count =
             |prefix| engine.scan(keys::all(prefix)).try_fold(0, |count, entry| entry.map(|_| count + 1));
-        let waiting: u64 = count(keys::JOB_READY)? + count(keys::JOB_WAITS)?;
+        let waiting: u64 = count(keys::JOB_READY)? + count(keys::JOB_FETCH)? + count(keys::JOB_WAITS)?;
         let last_event = log::last_seq(&engine)?;
         // The last events may have been purged; their places stay taken.
         let last_seq = last_event.max(engine.get::<u64>(keys::LAST_SEQ)?).unwrap_or(0);
@@ -97,6 +97,7 @@ impl Shared {
     pub(super) fn pause(&self, paused: Paused) {
         *self.paused.write().unwrap_or_else(PoisonError::into_inner) = paused;
         self.signals.jobs.notify_one();
+        self.signals.fetches.notify_one();
     }
 }
 
@@ -215,6 +216,7 @@ fn run(shared: &Shared, mut space: Space, watchdog: &Watchdog, mut commands: mps
     let mut cursor = Cursor {
         next_seq: *shared.signals.events.borrow() + 1,
         turn: keys::all(keys::JOB_READY).start,
+        fetch_turn: keys::all(keys::JOB_FETCH).start,
         ledger: *shared.ledger.lock().unwrap_or_else(PoisonError::into_inner),
     };
     let mut snapshot = None;
@@ -299,6 +301,7 @@ fn commit(shared: &Shared, tx: Tx<'_>, synced: bool) {
     shared.waiting_jobs.fetch_add(waiting_delta.cast_unsigned(), Ordering::AcqRel);
     if jobs_ready {
         shared.signals.jobs.notify_one();
+        shared.signals.fetches.notify_one();
     }
     if !due.is_empty() {
         shared.wake(due);

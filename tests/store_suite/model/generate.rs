@@ -8,6 +8,7 @@ pub(super) fn phrase() -> impl Strategy<Value = Vec<Operation>> {
     prop_oneof![
         12 => operation().prop_map(|one| vec![one]),
         2 => (claim(), finish()).prop_map(pair),
+        2 => (claim_fetches(), pick().prop_map(|job| Operation::Fetched { job })).prop_map(pair),
         2 => (claim_deliveries(), settle()).prop_map(pair),
         1 => (replay(), replay()).prop_map(pair),
         1 => (purge(), Just(Operation::Reopen)).prop_map(pair),
@@ -19,6 +20,8 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         12 => new().prop_map(Submit),
         6 => claim(),
+        4 => claim_fetches(),
+        4 => pick().prop_map(|job| Fetched { job }),
         1 => Just(Sweep),
         1 => (pick(), 1..90_i64).prop_map(|(job, by)| Extend { job, by }),
         1 => (pick(), select(&["preview", "extra"][..])).prop_map(|(job, name)| AddArtifact { job, name }),
@@ -46,6 +49,14 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 fn claim() -> impl Strategy<Value = Operation> {
     (1..4_usize, 1..60_i64).prop_map(|(limit, lease)| Operation::Claim { limit, lease })
+}
+
+fn claim_fetches() -> impl Strategy<Value = Operation> {
+    (1..4_usize, 1..3_usize, 1..60_i64).prop_map(|(places, per_source, lease)| Operation::ClaimFetches {
+        places,
+        per_source,
+        lease,
+    })
 }
 
 fn finish() -> impl Strategy<Value = Operation> {
@@ -102,9 +113,10 @@ fn new() -> impl Strategy<Value = New> {
     ];
     let times = (option::weighted(0.2, 0..40_i64), option::weighted(0.2, 1..60_u64));
     let key = option::weighted(0.4, (select(&["k", "kk"][..]), prop::bool::weighted(0.2).prop_map(u8::from)));
-    let plain = (select(&CLIENTS[..]), 0..3_u32, select(&Priority::ALL[..]));
+    let host = option::weighted(0.4, select(&["a.example", "b.example"][..]));
+    let plain = (select(&CLIENTS[..]), 0..3_u32, select(&Priority::ALL[..]), host);
     (plain, times, wants, tags, key).prop_map(
-        |((client, rank, priority), (start, deadline), wants, tags, key)| New {
+        |((client, rank, priority, host), (start, deadline), wants, tags, key)| New {
             client,
             rank,
             priority,
@@ -112,6 +124,7 @@ fn new() -> impl Strategy<Value = New> {
             deadline,
             wants,
             tags,
+            host,
             key,
         },
     )

@@ -23,8 +23,8 @@ use crate::notify::webhook::guard::Guard;
 pub(super) const MAX_HEADERS: usize = 100;
 /// How large a response's headers may be over HTTP/2.
 const MAX_HEADER_LIST: u32 = 16 * 1024;
-/// How much a receiver may send ahead over HTTP/2; the smallest window the protocol has.
-const H2_WINDOW: u32 = 65_535;
+/// How much a receiver may send ahead over HTTP/2: the window that the protocol begins with.
+pub(super) const H2_WINDOW: u32 = 65_535;
 /// How long a receiver may be silent over HTTP/2 before it is asked whether it is there, and then to answer. Its
 /// requests share a connection, which would otherwise outlive a receiver that went without a word.
 const H2_PING: Duration = Duration::from_secs(5);
@@ -64,10 +64,19 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) fn new(guard: &Guard, config: &SenderConfig, trust: &Trust) -> Result<Self, SenderError> {
+    pub(super) fn new(
+        guard: &Guard,
+        config: &SenderConfig,
+        trust: &Trust,
+        h2_window: u32,
+    ) -> Result<Self, SenderError> {
         let tls = tls(trust, config.egress_proxy.as_ref())?;
         let client = |idle| {
-            let client = builder(guard, config, tls.clone())?.pool_max_idle_per_host(idle).build();
+            let client = builder(guard, config, tls.clone())?
+                .http2_initial_stream_window_size(h2_window)
+                .http2_initial_connection_window_size(h2_window)
+                .pool_max_idle_per_host(idle)
+                .build();
             client.map_err(SenderError::Client)
         };
         Ok(Self { keeping: client(IDLE_PER_ORIGIN)?, closing: client(0)? })
@@ -89,8 +98,6 @@ fn builder(guard: &Guard, config: &SenderConfig, tls: ClientConfig) -> Result<Cl
         .user_agent(&config.user_agent)
         .http1_max_headers(MAX_HEADERS)
         .http2_max_header_list_size(MAX_HEADER_LIST)
-        .http2_initial_stream_window_size(H2_WINDOW)
-        .http2_initial_connection_window_size(H2_WINDOW)
         .http2_keep_alive_interval(H2_PING)
         .http2_keep_alive_timeout(H2_PING);
     Ok(match &config.egress_proxy {

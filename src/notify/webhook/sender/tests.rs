@@ -14,6 +14,7 @@ use super::*;
 use crate::domain::attempt::Fault;
 use crate::notify::webhook::guard::GuardPolicy;
 
+mod fetch;
 mod handshake;
 mod hostile;
 mod phases;
