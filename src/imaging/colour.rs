@@ -105,6 +105,51 @@ mod tests {
         assert!(to_srgb(&mut pixels, &adobe_rgb));
     }
 
+    /// What Little CMS makes of the same profiles, by libvips 8.18.7: `icc_transform("srgb", embedded=True)`.
+    #[test]
+    fn colours_come_out_as_libvips_has_them() {
+        const MOST: u8 = 2;
+        // Stored; from Adobe RGB, Display P3 and ProPhoto RGB
+        let colours: [[[u8; 3]; 4]; 12] = [
+            [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]],
+            [[255, 255, 255], [255, 255, 255], [255, 255, 255], [255, 255, 255]],
+            [[128, 128, 128], [129, 129, 129], [128, 128, 128], [146, 146, 146]],
+            [[30, 30, 30], [24, 24, 24], [30, 30, 30], [40, 40, 40]],
+            [[200, 60, 40], [231, 57, 34], [217, 42, 23], [255, 0, 43]],
+            [[40, 180, 60], [0, 181, 42], [0, 183, 30], [0, 211, 12]],
+            [[50, 70, 200], [33, 68, 205], [44, 71, 208], [0, 92, 223]],
+            [[210, 180, 150], [222, 181, 150], [216, 179, 146], [247, 187, 162]],
+            [[90, 60, 50], [99, 57, 46], [95, 58, 48], [135, 67, 63]],
+            [[120, 140, 90], [111, 141, 86], [115, 141, 84], [132, 162, 99]],
+            [[250, 10, 10], [255, 3, 3], [255, 0, 0], [255, 0, 0]],
+            [[0, 255, 0], [0, 255, 0], [0, 255, 0], [0, 255, 0]],
+        ];
+        let profiles = [
+            ColorProfile::new_adobe_rgb(),
+            ColorProfile::new_display_p3(),
+            ColorProfile::new_pro_photo_rgb(),
+        ];
+        for (number, profile) in (1..).zip(profiles) {
+            let profile = profile.encode().unwrap();
+            for colour in colours {
+                let (stored, expected) = (RgbImage::from_pixel(1, 1, Rgb(colour[0])), colour[number]);
+                let deep = DynamicImage::from(DynamicImage::from(stored.clone()).into_rgb16());
+                for mut pixels in [stored.into(), deep] {
+                    let depth = pixels.color();
+                    assert!(to_srgb(&mut pixels, &profile));
+                    let made = pixels.into_rgb8().get_pixel(0, 0).0;
+                    let is_near =
+                        made.iter().zip(expected).all(|(ours, theirs)| ours.abs_diff(theirs) <= MOST);
+                    assert!(
+                        is_near,
+                        "profile {number}, {depth:?}, {:?}: {made:?} for {expected:?}",
+                        colour[0]
+                    );
+                }
+            }
+        }
+    }
+
     #[test]
     fn pictures_longer_than_a_strip_are_converted_throughout() {
         let side = 200;
