@@ -30,7 +30,7 @@ pub(crate) fn present() -> Vec<Contender> {
                 present.push(contender);
             }
             Err(error) => {
-                println!("- without {} ({error}): {}", contender.name(), contender.how_to_install())
+                println!("- without {} ({error}): {}", contender.name(), contender.how_to_install());
             }
         }
     }

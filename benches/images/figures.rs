@@ -30,7 +30,9 @@ pub(crate) fn memory(pid: u32, name: &str) -> f64 {
 pub(crate) fn cpu_of_family() -> f64 {
     let own = std::process::id().to_string();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let stats = processes.filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
+    // `self` and `thread-self` would count this process again.
+    let numbered = processes.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok());
+    let stats = numbered.filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
     let mut ticks = 0.0;
     for stat in stats {
         // The name, in brackets, may have spaces. Behind it: state, parent, and user and system time, in hundredths,

@@ -73,6 +73,9 @@ async fn pass(bench: &Bench, pool: &Pool, kind: &str) -> (f64, f64) {
         pool.render(permit, room, task, steps).await.unwrap();
         taken.await.unwrap();
     }
+    let (cpu, wall) = (cpu_of_family() - cpu, wall.elapsed().as_secs_f64());
+    // One picture at a time, so more of it than of time would be an error of the accounts; ticks and pipes aside.
+    assert!(cpu <= wall * 1.1 + 0.1, "{cpu} s of processor in {wall} s");
     let count = bench.photos.len() as f64;
-    (1000.0 * (cpu_of_family() - cpu) / count, 1000.0 * wall.elapsed().as_secs_f64() / count)
+    (1000.0 * cpu / count, 1000.0 * wall / count)
 }

@@ -16,7 +16,7 @@ const HEIGHT: u16 = 4000;
 const TRIES: usize = 3;
 
 pub(crate) fn compare(bench: &Bench) {
-    let picture = Picture::open(large(bench)).unwrap();
+    let picture = Picture::open(&large(bench)).unwrap();
     println!("\n## Memory\n");
     println!(
         "Most resident of fresh processes, in MiB (VmHWM, the program itself included), median of {TRIES}: the first photo, \

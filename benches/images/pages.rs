@@ -74,7 +74,7 @@ fn made<'a>(
     picture: &Picture,
 ) -> Vec<(&'a str, Value)> {
     let answers = processes.iter_mut().map(|(name, process, kind)| {
-        let output = folder.join(&*name).join(&picture.name);
+        let output = folder.join(*name).join(&picture.name);
         fs::create_dir_all(&output).unwrap();
         let output = output.canonicalize().unwrap();
         (*name, process.ask(&job(kind, picture, &output))["files"].clone())

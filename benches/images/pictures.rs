@@ -18,8 +18,8 @@ pub(crate) struct Picture {
 }
 
 impl Picture {
-    pub(crate) fn open(path: PathBuf) -> Option<Self> {
-        let mut file = BufReader::new(File::open(&path).unwrap());
+    pub(crate) fn open(path: &Path) -> Option<Self> {
+        let mut file = BufReader::new(File::open(path).unwrap());
         let probe = probe(&mut file, &Handling::default(), &LIMITS).ok()?;
         let name = path.file_stem()?.to_string_lossy().into_owned();
         let bytes = path.metadata().unwrap().len();
@@ -42,7 +42,7 @@ impl Picture {
 pub(crate) fn of(folder: &Path) -> Vec<Picture> {
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    paths.into_iter().filter(|path| path.is_file()).filter_map(Picture::open).collect()
+    paths.into_iter().filter(|path| path.is_file()).filter_map(|path| Picture::open(&path)).collect()
 }
 
 /// The variants of a kind of job, under the names that all contenders give them.
