@@ -169,7 +169,7 @@ fn decode_jpeg(
         let converted = profile.as_ref().is_some_and(|profile| colour::to_srgb(&mut pixels, profile));
         (pixels, converted)
     };
-    if let Some((pixels, divisor)) = reduced(input, header, variants, wanted) {
+    if let Some((pixels, divisor)) = reduced(input, header, variants, stored) {
         return Ok((to_srgb(pixels), divisor));
     }
     let mut samples = decoder.decode().map_err(failed)?;
@@ -189,19 +189,20 @@ fn decode_jpeg(
     Ok((to_srgb(pixels), 1))
 }
 
-/// The picture with fewer pixels, where no variant needs more. CMYK stays with the decoder that tells its kinds apart.
+/// The picture with fewer pixels, where no variant needs more. Whether samples are RGB or
+/// CMYK of which kind, one decoder alone says.
 #[cfg(feature = "turbojpeg")]
 fn reduced(
     input: &[u8],
     header: &Header,
     variants: &[Variant],
-    wanted: ColorSpace,
+    stored: ColorSpace,
 ) -> Option<(DynamicImage, u32)> {
     let divisor = reduced::divisor(header, variants);
-    if divisor == 1 || !matches!(wanted, ColorSpace::Luma | ColorSpace::RGB) {
+    if divisor == 1 || !matches!(stored, ColorSpace::Luma | ColorSpace::YCbCr) {
         return None;
     }
-    Some((reduced::decode(input, header, divisor, wanted == ColorSpace::Luma)?, divisor))
+    Some((reduced::decode(input, header, divisor, stored == ColorSpace::Luma)?, divisor))
 }
 
 /// Without libjpeg-turbo all of it is decoded: the decoders in Rust that can leave pixels out take as long for an
@@ -242,4 +243,32 @@ fn contradictory() -> ImagingError {
 fn undecodable(header: &Header, error: &dyn std::error::Error) -> ImagingError {
     tracing::debug!(format = ?header.format, error = %error, "the decoder gave up");
     ImagingError::undecodable("its picture data is damaged")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 803 × 401 at an eighth: 100.375 × 50.125 of 101 × 51.
+    #[test]
+    fn what_rounding_added_lies_where_the_last_pixels_have_come_to_lie() {
+        let (long, short) = (0.625, 0.875);
+        let origins = [
+            (0.0, 0.0),
+            (long, 0.0),
+            (long, short),
+            (0.0, short),
+            (0.0, 0.0),
+            (short, 0.0),
+            (short, long),
+            (0.0, long),
+        ];
+        for (exif, expected) in (1..=8).zip(origins) {
+            let orientation = Orientation::from_exif(exif).unwrap();
+            let header = Header { orientation, ..Header::new(Format::Jpeg, (803, 401)) };
+            let mut pixels = DynamicImage::new_luma8(101, 51);
+            pixels.apply_orientation(orientation);
+            assert_eq!(origin(&pixels, &header, 8), expected, "{exif}");
+        }
+    }
 }

@@ -40,7 +40,7 @@ impl Default for Coding {
 /// |---|---|
 /// | decoding JPEG | `s` decoded, and as many again when it is turned or CMYK becomes RGB; progressive: `2·s` of coefficients |
 /// | decoding PNG, GIF, WebP | `s·b` decoded, twice: turned, or without its idle alpha; WebP and GIF hold a frame and its planes, too |
-/// | resizing | `s·b` decoded, `s` at 8 bits, and the levels, each at most as large as the one before it |
+/// | resizing | `s·b` decoded, `s` at 8 bits, `s` for the levels and what lies between two passes, as much again premultiplied where there is alpha, and the levels that stay |
 /// | trellis-encoding the original | `s` decoded and `6·s`, as measured: 18 to 20 for RGB, its pixels included |
 /// | oxipng | `s·b` decoded and six times that: raw lines, a reduced copy, the filtered lines, what is compressed |
 /// | libwebp | as measured: 34, and 64 with alpha; it keeps all tokens of the picture until it knows their statistics |
@@ -73,8 +73,12 @@ pub(super) fn needed(probe: &Probe, input: u64, variants: &[Variant]) -> u64 {
     let (levels, largest) = artifacts
         .fold((0, 0), |(levels, largest), (level, encoding)| (levels + level, encoding.max(largest)));
     let copy = if deep > 1 { samples } else { 0 };
+    // To half the size takes `samples / 2` between the passes and `samples / 4` for the level, and less to a smaller
+    // one; what is larger than that is less than what encoding it takes.
+    let passes = if probe.format == Format::Jpeg { samples } else { 2 * samples };
     // The largest is encoded while the picture and all levels are held.
-    let peak = (pixels * decoding).max(pixels * (decoded + copy) + levels * samples + largest);
+    let held = pixels * (decoded + copy) + levels * samples;
+    let peak = (pixels * decoding).max(held + largest.max(pixels * passes));
     FIXED + 3 * input + peak
 }
 

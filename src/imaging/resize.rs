@@ -118,6 +118,8 @@ impl<'a> Pyramid<'a> {
             let mut scaled = DynamicImage::new(width, height, source.color());
             let options = options.resize_alg(ResizeAlg::Convolution(filter));
             self.resizer.resize(source, &mut scaled, &options).map_err(|_| failed())?;
+            // Else the premultiplied copy of a picture with alpha would stay while the variant is encoded.
+            self.resizer.reset_internal_buffers();
             Ok(scaled)
         };
         if part_width >= BY_MEANS * f64::from(width) && part_height >= BY_MEANS * f64::from(height) {

@@ -245,8 +245,17 @@ async fn on_threads_a_job_that_is_called_off_stops_at_its_next_step() {
 
 /// The most memory that the process has had, in bytes.
 fn peak(pid: u32) -> u64 {
+    memory(pid, "VmHWM")
+}
+
+/// The memory that the process has, in bytes.
+fn resident(pid: u32) -> u64 {
+    memory(pid, "VmRSS")
+}
+
+fn memory(pid: u32, which: &str) -> u64 {
     let status_of = std::fs::read_to_string(proc(pid, "status")).unwrap();
-    let kib = status(&status_of, "VmHWM").and_then(|peak| peak.split(' ').next()?.parse::<u64>().ok());
+    let kib = status(&status_of, which).and_then(|memory| memory.split(' ').next()?.parse::<u64>().ok());
     kib.unwrap() * 1024
 }
 
@@ -289,6 +298,37 @@ fn kinds() -> Vec<(&'static str, Vec<u8>)> {
     kinds
 }
 
+/// The imaging process of the pool with this budget, which tells it from those of other tests.
+fn process_of(mib: u32) -> u32 {
+    let memory = format!("--memory={}", (u64::from(mib) + 64) << 20);
+    let is_ours =
+        |pid: &u32| std::fs::read_to_string(proc(*pid, "cmdline")).is_ok_and(|line| line.contains(&memory));
+    imaging_processes(std::process::id()).into_iter().find(is_ours).unwrap()
+}
+
+/// 16 million pixels in a few kilobytes: nothing but them counts. What lies between two passes of a reduction, and what
+/// is premultiplied, would not fit into what decoding took.
+#[tokio::test]
+async fn reducing_a_large_picture_takes_no_more_than_is_reserved_and_is_given_back() {
+    let clear = image::RgbaImage::from_pixel(4000, 4000, image::Rgba([90, 90, 90, 128]));
+    let bytes = picture::encode(&DynamicImage::from(clear), ImageFormat::Png);
+    let limits = Limits { max_pixels: 16_000_000, max_side: 4000 };
+    for (mib, width) in [(2001, 1333), (2003, 660)] {
+        let pool = imaging::pool(mib).await;
+        let pid = process_of(mib);
+        let before = peak(pid);
+        let small = Variant { name: "small".to_owned(), width: Some(width), ..Variant::default() };
+        let made = imaging::make(&pool, bytes.clone(), vec![small], limits).await.unwrap();
+        let used = peak(pid) - before;
+        println!("{width:4} wide: used {} MiB, reserved {} MiB", used >> 20, made.reserved >> 20);
+        // What any picture takes besides its pixels is reserved, too.
+        let fixed = 16 << 20;
+        assert!(used <= made.reserved - fixed, "{used} of {}", made.reserved);
+        // An idle process has no more than it began with, but for what is hardly a pixel.
+        eventually(async || (resident(pid) < before + fixed).then_some(())).await;
+    }
+}
+
 /// What is reserved bounds what is used, for each kind of picture; printed, it is the table to look at.
 #[tokio::test]
 async fn no_picture_takes_more_memory_than_its_header_tells() {
@@ -301,11 +341,7 @@ async fn no_picture_takes_more_memory_than_its_header_tells() {
             // A budget of its own tells its process from those of other tests.
             let mib = 3000 + 2 * u32::try_from(index).unwrap() + u32::from(name == "all");
             let pool = imaging::pool(mib).await;
-            let memory = format!("--memory={}", (u64::from(mib) + 64) << 20);
-            let is_ours = |pid: &u32| {
-                std::fs::read_to_string(proc(*pid, "cmdline")).is_ok_and(|line| line.contains(&memory))
-            };
-            let pid = imaging_processes(std::process::id()).into_iter().find(is_ours).unwrap();
+            let pid = process_of(mib);
             let before = peak(pid);
             let made = imaging::make(&pool, bytes.clone(), variants, limits).await.unwrap();
             let used = peak(pid) - before;
