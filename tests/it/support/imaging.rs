@@ -33,10 +33,11 @@ pub async fn make(
     pool: &Pool,
     input: Vec<u8>,
     variants: Vec<Variant>,
+    watermarks: Watermarks,
     limits: Limits,
 ) -> Result<Made, ImagingError> {
     let permit: Permit = Arc::new(Arc::clone(pool.room()).acquire_owned().await.unwrap());
-    let (watermarks, handling) = (Watermarks::new(), Handling::default());
+    let handling = Handling::default();
     let task = Arc::new(Task { input, variants, watermarks, handling, limits });
     let room = bounded(pool.reserve(&permit, &task)).await?;
     let reserved = room.bytes();
