@@ -2,7 +2,7 @@
 //!
 //! Every key is documented in `config/default.toml`, which is compiled in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -15,14 +15,17 @@ use url::Url;
 
 use crate::domain::destination::BreakerPolicy;
 use crate::domain::dispatch::DispatchPolicy;
+use crate::domain::image::Watermarks;
 
 mod callbacks;
 mod presets;
 mod storage;
+mod watermarks;
 
 pub use callbacks::Callbacks;
 pub use presets::Preset;
 pub use storage::{Hidden, Storage};
+pub use watermarks::Watermark;
 
 /// The defaults, which are also the documentation.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -72,6 +75,11 @@ pub struct Config {
     pub destinations: Destinations,
     /// Variants under a name.
     pub presets: HashMap<String, Preset>,
+    /// What variants can have drawn on them.
+    pub watermarks: BTreeMap<String, Watermark>,
+    /// What was read of their files.
+    #[serde(skip)]
+    watermarks_read: Watermarks,
     /// What is logged.
     pub log: Log,
 }
@@ -242,6 +250,14 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A watermark cannot be used.
+    #[error("configuration: watermarks.{name}: {problem}")]
+    Watermark {
+        /// Which one.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A value is out of range.
     #[error("configuration: {key} {problem}")]
     Invalid {
@@ -253,7 +269,7 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads all sources and checks the values.
+    /// Reads all sources and the files that they name, and checks the values.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
         let environment = keys_of(sources.environment)?;
         let mut builder = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
@@ -279,7 +295,8 @@ impl Config {
             builder = builder.set_override(key, value)?;
         }
         let read = builder.build()?;
-        let config = Self { dev: sources.dev, ..read.clone().try_deserialize()? };
+        let mut config = Self { dev: sources.dev, ..read.clone().try_deserialize()? };
+        config.watermarks_read = watermarks::read(&config.watermarks)?;
         config.validate()?;
         config.require_whole_numbers(&read)?;
         Ok(config)

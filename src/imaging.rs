@@ -3,6 +3,7 @@
 //! Everything here is a pure function over bytes. Nothing reads a clock or a file name; whoever calls
 //! [`render`] hears of each step and may stop it there. [`Pool`] holds the threads this work belongs on.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufRead, Cursor, Seek};
 use std::ops::ControlFlow;
@@ -10,7 +11,9 @@ use std::ops::ControlFlow;
 use image::metadata::Orientation;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::image::{Format, Handling, Limits, Placeholder, Variant};
+use crate::domain::image::{
+    Format, Handling, Limits, Placeholder, UnknownWatermark, Variant, Watermarks, named_by,
+};
 
 mod cmyk;
 mod colour;
@@ -40,6 +43,7 @@ mod strip;
 #[cfg(test)]
 mod tests;
 mod walls;
+mod watermark;
 mod webp;
 
 pub use frames::Walls;
@@ -170,6 +174,9 @@ pub enum ImagingError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A variant names a watermark that is not there.
+    #[error(transparent)]
+    UnknownWatermark(#[from] UnknownWatermark),
     /// The caller asked to stop.
     #[error("the work on the picture was stopped")]
     Stopped,
@@ -218,18 +225,20 @@ pub fn probe<R: BufRead + Seek>(
     Ok(Probe { format: header.format, width, height, coding: header.coding })
 }
 
-/// Makes each of `variants` of the picture in `input`, small ones first, as they are soonest done.
+/// Makes each of `variants` of the picture in `input`, small ones first, as they are soonest done. `watermarks` are those
+/// that they name.
 ///
 /// `report` is called before each stage, with the placeholder and with each finished artifact; where it breaks, the
 /// work ends.
 ///
 /// # Errors
 ///
-/// Everything that [`probe`] refuses, pictures whose pixels cannot be decoded, variants that would be too large, and
-/// [`ImagingError::Stopped`] when `report` breaks.
+/// Everything that [`probe`] refuses, pictures whose pixels cannot be decoded, variants that would be too large or whose
+/// watermark is missing, and [`ImagingError::Stopped`] when `report` breaks.
 pub fn render(
     input: &[u8],
     variants: &[Variant],
+    watermarks: &Watermarks,
     handling: &Handling,
     limits: &Limits,
     report: &mut dyn FnMut(Step) -> ControlFlow<()>,
@@ -237,6 +246,7 @@ pub fn render(
     if variants.is_empty() {
         return Ok(());
     }
+    named_by(variants, watermarks)?;
     let mut reporter = Reporter { report };
     // The caller's own probe is not relied on: decoders show truncated pictures with a grey rest and
     // allocate what headers claim.
@@ -256,7 +266,7 @@ pub fn render(
     let picture = decode::decode(input, &header, variants, limits)?;
     let (full, sized): (Vec<_>, Vec<_>) =
         variants.iter().partition(|variant| variant.is_optimized(header.format));
-    render_sized(&picture, sized, &kept, &mut reporter)?;
+    render_sized(&picture, sized, watermarks, &kept, &mut reporter)?;
     for variant in full {
         let (input, header, picture, kept) = (input, &header, &picture, &kept);
         let work = optimize::Work { input, header, picture, kept, limits, reporter: &mut reporter };
@@ -270,6 +280,7 @@ pub fn render(
 fn render_sized(
     picture: &decode::Picture,
     variants: Vec<&Variant>,
+    watermarks: &Watermarks,
     kept: &metadata::Kept,
     reporter: &mut Reporter<'_>,
 ) -> Result<(), ImagingError> {
@@ -292,7 +303,10 @@ fn render_sized(
             }
             reporter.step(Step::Placeholder(placeholder::of(&mut pyramid)?))?;
         }
-        let pixels = compose::composed(&mut pyramid, variant, &geometry)?;
+        let mut pixels = compose::composed(&mut pyramid, variant, &geometry)?;
+        if let Some(watermark) = variant.watermark.as_ref().and_then(|name| watermarks.get(name)) {
+            pixels = Cow::Owned(watermark::drawn(pixels, watermark)?);
+        }
         reporter.stage(Stage::Encode)?;
         let (format, bytes) = encode::variant(&pixels, variant, kept)?;
         let (width, height) = geometry.size;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use darkroom::app::imaging::COMMAND;
-use darkroom::domain::image::Handling;
+use darkroom::domain::image::{Handling, Watermarks};
 use darkroom::imaging::{Bounds, Budget, Launcher, Pool, Task};
 use tokio::sync::mpsc;
 
@@ -66,7 +66,8 @@ async fn pass(bench: &Bench, pool: &Pool, kind: &str) -> (f64, f64) {
         let permit = Arc::new(Arc::clone(pool.room()).acquire_owned().await.unwrap());
         let input = std::fs::read(&photo.path).unwrap();
         let variants = pictures::variants(kind);
-        let task = Arc::new(Task { input, variants, handling: Handling::default(), limits: LIMITS });
+        let (watermarks, handling) = (Watermarks::new(), Handling::default());
+        let task = Arc::new(Task { input, variants, watermarks, handling, limits: LIMITS });
         let room = pool.reserve(&permit, &task).await.unwrap();
         let (steps, mut told) = mpsc::channel(64);
         let taken = tokio::spawn(async move { while told.recv().await.is_some() {} });

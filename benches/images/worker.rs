@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use darkroom::domain::image::Handling;
+use darkroom::domain::image::{Handling, Watermarks};
 use darkroom::imaging::{ImagingError, Rendered, Step, probe, render};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Map, Value, json};
@@ -52,7 +52,8 @@ fn rendered(kind: &str, input: &[u8]) -> Result<Vec<Rendered>, ImagingError> {
         }
         ControlFlow::Continue(())
     };
-    render(input, &pictures::variants(kind), &Handling::default(), &LIMITS, &mut report)?;
+    let (variants, watermarks) = (pictures::variants(kind), Watermarks::new());
+    render(input, &variants, &watermarks, &Handling::default(), &LIMITS, &mut report)?;
     Ok(made)
 }
 

@@ -23,6 +23,7 @@ impl Config {
     /// Names the first preset in which something is wrong, and all that is wrong with it.
     pub fn presets(&self) -> Result<Presets, ConfigError> {
         let mut named = BTreeMap::new();
+        let watermarks = self.watermarks_read.clone();
         for (name, preset) in &self.presets {
             let wrong = |problem| ConfigError::Preset { name: name.clone(), problem };
             if !is_name(name) {
@@ -30,11 +31,11 @@ impl Config {
                 return Err(wrong(rule.to_owned()));
             }
             let told = |Fault { path, detail, .. }: Fault| format!("variants{path}: {detail}");
-            let variants = variants(&preset.variants)
+            let variants = variants(&preset.variants, &watermarks)
                 .map_err(|faults| wrong(faults.into_iter().map(told).collect::<Vec<_>>().join("; ")))?;
             named.insert(name.clone(), variants);
         }
-        Ok(Presets { named, only: self.imaging.presets_only })
+        Ok(Presets { named, only: self.imaging.presets_only, watermarks })
     }
 }
 

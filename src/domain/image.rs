@@ -6,11 +6,13 @@ mod colour;
 mod presets;
 mod spec;
 mod variant;
+mod watermark;
 
 pub use colour::{Colour, NotAColour};
 pub use presets::Presets;
 pub use spec::{Fault, MAX_VARIANTS, Members, is_name, variants};
 pub use variant::{Fit, Focus, Geometry, MAX_SIDE, TooLarge, Variant};
+pub use watermark::{Place, Placement, Position, UNITS, UnknownWatermark, Watermark, Watermarks, named_by};
 
 /// The picture formats that are read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -328,7 +328,8 @@ impl Problem {
             ImagingError::Truncated { .. } | ImagingError::Undecodable { .. } => {
                 Self::of(Code::ImageUndecodable)
             }
-            ImagingError::Stopped
+            ImagingError::UnknownWatermark(_)
+            | ImagingError::Stopped
             | ImagingError::Panicked
             | ImagingError::Died { .. }
             | ImagingError::Io(_) => {

@@ -10,7 +10,7 @@ use image::{DynamicImage, ExtendedColorType, Frame, ImageFormat, Rgb, RgbImage, 
 
 use super::strip::crc32;
 use super::{ImagingError, Probe, Rendered, Step, probe, render};
-use crate::domain::image::{Handling, Limits, Variant};
+use crate::domain::image::{Handling, Limits, Variant, Watermarks};
 
 pub(super) const LIMITS: Limits = Limits { max_pixels: 1_000_000, max_side: 2_000 };
 
@@ -193,7 +193,7 @@ pub(super) fn made(
     handling: &Handling,
 ) -> Result<Vec<Rendered>, ImagingError> {
     let mut artifacts = Vec::new();
-    render(bytes, variants, handling, &LIMITS, &mut |step| {
+    render(bytes, variants, &Watermarks::new(), handling, &LIMITS, &mut |step| {
         if let Step::Artifact(artifact) = step {
             artifacts.push(artifact);
         }

@@ -8,17 +8,26 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{ImagingError, Step};
-use crate::domain::image::{Handling, Limits, Variant};
+use crate::domain::image::{Handling, Limits, Placement, Variant};
 
 /// A head is names, sizes and a sentence or two.
 const MOST_HEAD: usize = 64 * 1024;
 
-/// What is asked for; the body is the picture's file.
+/// What is asked for; the body is the picture's file. So many watermarks follow.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Request {
     pub(super) variants: Vec<Variant>,
     pub(super) handling: Handling,
     pub(super) limits: Limits,
+    pub(super) watermarks: usize,
+}
+
+/// A watermark; the body is its pixels.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Mark {
+    pub(super) name: String,
+    pub(super) size: (u32, u32),
+    pub(super) placement: Placement,
 }
 
 /// What is answered: once `Ready`, and then for each request steps and an end.

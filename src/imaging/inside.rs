@@ -3,10 +3,11 @@
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::frames::{self, Failure, Reply, Request};
+use super::frames::{self, Failure, Mark, Reply, Request};
 use super::{ImagingError, Step, render, walls};
+use crate::domain::image::{Watermark, Watermarks};
 
 /// What an imaging process may use at the most, all of its life.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +68,7 @@ fn wait(_: &io::StdinLock<'_>) {}
 /// Whether there was a request.
 fn answer(bounds: &Bounds, requests: &mut impl Read, replies: &mut impl Write) -> io::Result<bool> {
     let Some((request, input)) = frames::read::<Request>(requests, bounds.memory)? else { return Ok(false) };
+    let watermarks = watermarks(request.watermarks, bounds, requests)?;
     let mut broken = None;
     let mut report = |step: Step| match send(step, replies) {
         Ok(()) => ControlFlow::Continue(()),
@@ -78,7 +80,8 @@ fn answer(bounds: &Bounds, requests: &mut impl Read, replies: &mut impl Write) -
     // Unwind safe: of what it touches nothing is used again but the pipe, on which a whole frame was written or
     // `broken` says otherwise.
     let made = catch_unwind(AssertUnwindSafe(|| {
-        render(&input, &request.variants, &request.handling, &request.limits, &mut report)
+        let Request { variants, handling, limits, .. } = &request;
+        render(&input, variants, &watermarks, handling, limits, &mut report)
     }));
     if let Some(error) = broken {
         return Err(error);
@@ -92,6 +95,16 @@ fn answer(bounds: &Bounds, requests: &mut impl Read, replies: &mut impl Write) -
     };
     frames::write(replies, &reply, &[])?;
     Ok(true)
+}
+
+fn watermarks(count: usize, bounds: &Bounds, requests: &mut impl Read) -> io::Result<Watermarks> {
+    let mut watermarks = Watermarks::new();
+    for _ in 0..count {
+        let frame = frames::read::<Mark>(requests, bounds.memory)?;
+        let (Mark { name, size, placement }, pixels) = frame.ok_or(io::ErrorKind::UnexpectedEof)?;
+        watermarks.insert(name, Arc::new(Watermark { size, pixels, placement }));
+    }
+    Ok(watermarks)
 }
 
 fn send(mut step: Step, replies: &mut impl Write) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{ImagingError, Probe, SizeLimit};
-use crate::domain::image::{Format, Variant};
+use crate::domain::image::{Format, Variant, Watermarks};
 
 const MIB: u64 = 1 << 20;
 
@@ -32,7 +32,8 @@ impl Default for Coding {
     }
 }
 
-/// The bytes that making `variants` of a picture takes at the most, `input` of which are the file's.
+/// The bytes that making `variants` of a picture takes at the most, `input` of which are the file's. Of `watermarks`
+/// those count that they name.
 ///
 /// Per pixel, with `s` samples of `b` bytes; the largest of what is held at one time counts:
 ///
@@ -44,10 +45,11 @@ impl Default for Coding {
 /// | trellis-encoding the original | `s` decoded and `6·s`, as measured: 18 to 20 for RGB, its pixels included |
 /// | oxipng | `s·b` decoded and six times that: raw lines, a reduced copy, the filtered lines, what is compressed |
 /// | libwebp | as measured: 34, and 64 with alpha; it keeps all tokens of the picture until it knows their statistics |
+/// | drawing a watermark | the artifact once more, in colour, and then what encodes it; before that the watermark at its size, twice |
 ///
-/// Besides, the file and what is made of it: three times its bytes. `tests/it/imaging.rs` measures noise of each kind,
+/// Besides, the file and what is made of it: three times its bytes; and each watermark, of which two copies are scaled down. `tests/it/imaging.rs` measures noise of each kind,
 /// which is the worst there is, and prints what it took.
-pub(super) fn needed(probe: &Probe, input: u64, variants: &[Variant]) -> u64 {
+pub(super) fn needed(probe: &Probe, input: u64, variants: &[Variant], watermarks: &Watermarks) -> u64 {
     // Codecs work in blocks of up to 32 pixels a side.
     let padded = |side: u32| u64::from(side).next_multiple_of(32);
     let pixels = padded(probe.width) * padded(probe.height);
@@ -66,6 +68,9 @@ pub(super) fn needed(probe: &Probe, input: u64, variants: &[Variant]) -> u64 {
         let (size, encoding) = (u64::from(width) * u64::from(height), Encoding { samples, decoded });
         if variant.is_optimized(probe.format) {
             (0, pixels * encoding.whole(probe.format))
+        } else if variant.watermark.is_some() {
+            let coloured = Encoding { samples: samples.max(3), ..encoding };
+            (size, size * (4 + coloured.sized(variant.format).max(8)))
         } else {
             (size, size * encoding.sized(variant.format))
         }
@@ -79,7 +84,10 @@ pub(super) fn needed(probe: &Probe, input: u64, variants: &[Variant]) -> u64 {
     // The largest is encoded while the picture and all levels are held.
     let held = pixels * (decoded + copy) + levels * samples;
     let peak = (pixels * decoding).max(held + largest.max(pixels * passes));
-    FIXED + 3 * input + peak
+    let is_named = |name| variants.iter().any(|variant| variant.watermark.as_ref() == Some(name));
+    let named = watermarks.iter().filter(|(name, _)| is_named(name));
+    let marks: u64 = named.map(|(_, watermark)| 3 * watermark.pixels.len() as u64).sum();
+    FIXED + 3 * input + marks + peak
 }
 
 /// What encoding takes for a pixel, besides the picture.
@@ -200,27 +208,44 @@ mod tests {
     #[test]
     fn the_trellis_encoder_decides_what_a_photo_takes() {
         let photo = probe(Format::Jpeg, 4096, rgb(false));
-        let full = needed(&photo, 0, &Variant::defaults()) - FIXED;
+        let full = needed(&photo, 0, &Variant::defaults(), &Watermarks::new()) - FIXED;
         assert_eq!(full, 4096 * 4096 * 21 + (800 * 800 + 200 * 200) * 3);
         let small = [Variant { name: "s".to_owned(), width: Some(200), ..Variant::default() }];
-        assert_eq!(needed(&photo, 0, &small) - FIXED, 4096 * 4096 * 6);
+        assert_eq!(needed(&photo, 0, &small, &Watermarks::new()) - FIXED, 4096 * 4096 * 6);
         let progressive = probe(Format::Jpeg, 4096, rgb(true));
-        assert_eq!(needed(&progressive, 0, &small) - FIXED, 4096 * 4096 * 9);
+        assert_eq!(needed(&progressive, 0, &small, &Watermarks::new()) - FIXED, 4096 * 4096 * 9);
     }
 
     #[test]
     fn depth_and_variants_as_large_as_the_picture_count() {
         let deep = Coding { sample_bytes: 2, ..Coding::default() };
         let variants = Variant::defaults();
-        let of = |coding| needed(&probe(Format::Png, 2048, coding), 0, &variants);
+        let of = |coding| needed(&probe(Format::Png, 2048, coding), 0, &variants, &Watermarks::new());
         assert!(of(deep) > of(Coding::default()));
         let same = [Variant { name: "same".to_owned(), width: Some(4096), ..Variant::default() }];
         let small = [Variant { name: "small".to_owned(), width: Some(100), ..Variant::default() }];
         let photo = probe(Format::Jpeg, 4096, rgb(false));
-        assert!(needed(&photo, 0, &same) > needed(&photo, 0, &small));
+        assert!(needed(&photo, 0, &same, &Watermarks::new()) > needed(&photo, 0, &small, &Watermarks::new()));
         // A line of pixels is decoded in whole blocks.
         let line = Probe { height: 1, ..probe(Format::Jpeg, 16_384, rgb(true)) };
-        assert!(needed(&line, 0, &variants) > FIXED + 16_384 * 32 * 9);
+        assert!(needed(&line, 0, &variants, &Watermarks::new()) > FIXED + 16_384 * 32 * 9);
+    }
+
+    #[test]
+    fn watermarks_count_where_they_are_named() {
+        use crate::domain::image::{Placement, Position, Watermark};
+        let placement = Placement { position: Position::Centre, width: 1, margin: 0, opacity: 1 };
+        let watermark = Watermark { size: (500, 500), pixels: vec![0; 1_000_000], placement };
+        let watermarks = Watermarks::from(["a", "b"].map(|name| (name.to_owned(), watermark.clone().into())));
+        let photo = probe(Format::Jpeg, 4096, rgb(false));
+        let of = |watermark: Option<&str>, width| {
+            let watermark = watermark.map(str::to_owned);
+            let variant = Variant { name: "v".to_owned(), width, watermark, ..Variant::default() };
+            needed(&photo, 0, &[variant], &watermarks)
+        };
+        assert_eq!(of(Some("a"), Some(10)), of(None, Some(10)) + 3_000_000);
+        // Drawn on a copy as large as the picture
+        assert_eq!(of(Some("a"), Some(4096)), of(None, Some(4096)) + 3_000_000 + 4096 * 4096 * 4);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::frames::Walls;
 use super::memory::{Budget, Reservation, needed};
 use super::process::{Cutoff, Launcher, Seat};
 use super::{ImagingError, Probe, Step, probe, render};
-use crate::domain::image::{Handling, Limits, Variant};
+use crate::domain::image::{Handling, Limits, Variant, Watermarks};
 
 /// How long the first processes may take to be ready.
 const START_TIME: Duration = Duration::from_secs(30);
@@ -33,6 +33,8 @@ pub struct Task {
     pub input: Vec<u8>,
     /// What is wanted of it.
     pub variants: Vec<Variant>,
+    /// The watermarks that they name.
+    pub watermarks: Watermarks,
     /// How it is read, and what is kept of it.
     pub handling: Handling,
     /// What it may cost.
@@ -129,13 +131,20 @@ impl Pool {
         &self.budget
     }
 
-    /// Refuses a picture of so many bytes of which `variants` could never be made, for want of memory.
+    /// Refuses a picture of so many bytes of which `variants` could never be made, for want of memory. Of `watermarks`
+    /// those count that they name.
     ///
     /// # Errors
     ///
     /// [`ImagingError::TooLarge`]
-    pub fn admit(&self, probe: &Probe, bytes: u64, variants: &[Variant]) -> Result<(), ImagingError> {
-        self.budget.check(probe, needed(probe, bytes, variants)).map(drop)
+    pub fn admit(
+        &self,
+        probe: &Probe,
+        bytes: u64,
+        variants: &[Variant],
+        watermarks: &Watermarks,
+    ) -> Result<(), ImagingError> {
+        self.budget.check(probe, needed(probe, bytes, variants, watermarks)).map(drop)
     }
 
     /// Waits until there is memory for the task, as long as that takes, and takes it. The picture's header is read
@@ -148,7 +157,8 @@ impl Pool {
         let (budget, task) = (self.budget.clone(), Arc::clone(task));
         let measured = self.run(Arc::clone(permit), move || {
             let probe = probe(&mut Cursor::new(&task.input), &task.handling, &task.limits)?;
-            budget.check(&probe, needed(&probe, task.input.len() as u64, &task.variants))
+            let bytes = task.input.len() as u64;
+            budget.check(&probe, needed(&probe, bytes, &task.variants, &task.watermarks))
         });
         self.budget.take(measured.await?).await
     }
@@ -173,8 +183,9 @@ impl Pool {
             if let Some(seat) = seat {
                 return seat.render(&task, room.bytes(), &steps, &cutoff);
             }
-            let Task { input, variants, handling, limits } = &*task;
-            render(input, variants, handling, limits, &mut |step| match steps.blocking_send(step) {
+            let Task { input, variants, watermarks, handling, limits } = &*task;
+            render(input, variants, watermarks, handling, limits, &mut |step| match steps.blocking_send(step)
+            {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             })

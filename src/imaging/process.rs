@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::frames::{self, Reply, Request, Walls};
+use super::frames::{self, Mark, Reply, Request, Walls};
 use super::inside::Bounds;
 use super::pool::Task;
 use super::{ImagingError, Step};
+use crate::domain::image::Watermark;
 use crate::telemetry;
 
 /// Pictures that a process works on before it is replaced, in case one of them has left something behind.
@@ -202,11 +203,9 @@ impl Worker {
     }
 
     fn render(&mut self, task: &Task, memory: u64, steps: &mpsc::Sender<Step>) -> Result<(), ImagingError> {
-        let Task { input, variants, handling, limits } = task;
         self.pictures += 1;
-        let request = Request { variants: variants.clone(), handling: *handling, limits: *limits };
-        frames::write(&mut self.requests, &request, input).map_err(|error| died(&error.to_string()))?;
-        let mut wanted: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
+        self.request(task).map_err(|error| died(&error.to_string()))?;
+        let mut wanted: Vec<&str> = task.variants.iter().map(|variant| variant.name.as_str()).collect();
         loop {
             let step = match self.reply(memory)? {
                 (Reply::Step(Step::Artifact(mut rendered)), bytes) => {
@@ -223,6 +222,19 @@ impl Worker {
             };
             steps.blocking_send(step).map_err(|_| ImagingError::Stopped)?;
         }
+    }
+
+    fn request(&mut self, task: &Task) -> io::Result<()> {
+        let Task { input, variants, watermarks, handling, limits } = task;
+        let (handling, limits) = (*handling, *limits);
+        let request = Request { variants: variants.clone(), handling, limits, watermarks: watermarks.len() };
+        frames::write(&mut self.requests, &request, input)?;
+        for (name, watermark) in watermarks {
+            let Watermark { size, pixels, placement } = &**watermark;
+            let mark = Mark { name: name.clone(), size: *size, placement: *placement };
+            frames::write(&mut self.requests, &mark, pixels)?;
+        }
+        Ok(())
     }
 
     fn reply(&mut self, most: u64) -> Result<(Reply, Vec<u8>), ImagingError> {

@@ -11,10 +11,11 @@ use super::fixtures::{
     jpeg_exif, noise, optimized, picture, png, probed, rendered, stored, webp, webp_bitstream, with_chunks,
     with_segments,
 };
-use super::{Format, Handling, ImagingError, Rendered, Stage, Step, Variant, render};
+use super::{Format, Handling, ImagingError, Rendered, Stage, Step, Variant, Watermarks, render};
 
 mod policies;
 mod variants;
+mod watermarks;
 
 fn pixels(artifact: &Rendered) -> DynamicImage {
     image::load_from_memory(&artifact.bytes).unwrap()
@@ -208,7 +209,7 @@ fn steps_are_told_in_order() {
     let variants = Variant { name: "small".to_owned(), width: Some(32), ..Variant::default() };
     let full = Variant { name: "full".to_owned(), ..Variant::default() };
     let mut told = Vec::new();
-    render(&bytes, &[full, variants], &Handling::default(), &LIMITS, &mut |step| {
+    render(&bytes, &[full, variants], &Watermarks::new(), &Handling::default(), &LIMITS, &mut |step| {
         told.push(match step {
             Step::Stage(stage) => stage.as_str().to_owned(),
             Step::Placeholder(_) => "placeholder".to_owned(),
@@ -227,10 +228,11 @@ fn a_break_stops_at_each_step() {
     let variants = Variant::defaults();
     let stopping_at = |last: usize| {
         let mut calls = 0;
-        let result = render(&bytes, &variants, &Handling::default(), &LIMITS, &mut |_| {
-            calls += 1;
-            if calls == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        let result =
+            render(&bytes, &variants, &Watermarks::new(), &Handling::default(), &LIMITS, &mut |_| {
+                calls += 1;
+                if calls == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
         (result, calls)
     };
     let (all, steps) = stopping_at(usize::MAX);
@@ -245,7 +247,9 @@ fn a_break_stops_at_each_step() {
 
 #[test]
 fn nothing_wanted_is_nothing_done() {
-    render(b"not even a picture", &[], &Handling::default(), &LIMITS, &mut |_| panic!("no step")).unwrap();
+    let none = &Watermarks::new();
+    render(b"not even a picture", &[], none, &Handling::default(), &LIMITS, &mut |_| panic!("no step"))
+        .unwrap();
 }
 
 #[test]

@@ -172,6 +172,9 @@ pub(super) fn job_error(error: &ImagingError) -> JobError {
         ImagingError::Truncated { .. } | ImagingError::Undecodable { .. } => {
             ("image-undecodable", "The picture cannot be decoded", false)
         }
+        ImagingError::UnknownWatermark(_) => {
+            ("watermark-unknown", "A watermark is no longer configured", false)
+        }
         ImagingError::Died { .. } => ("imaging-died", "The work on the picture broke down", true),
         ImagingError::Stopped | ImagingError::Panicked | ImagingError::Io(_) => {
             ("processing-failed", "The picture could not be processed", true)

@@ -175,7 +175,8 @@ impl Service {
         drop(download);
         let (picture, probe) = self.probe(upload.finish().await?, job.handling).await?;
         check_sizes(&job.variants, job.preset.as_deref(), &probe)?;
-        self.imaging.admit(&probe, picture.stored().bytes, &job.variants)?;
+        let watermarks = &self.settings.presets.watermarks;
+        self.imaging.admit(&probe, picture.stored().bytes, &job.variants, watermarks)?;
         let input = input(job.source.as_ref().and_then(Source::filename), picture.stored(), &probe);
         Ok((picture, input))
     }

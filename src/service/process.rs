@@ -12,10 +12,10 @@ use super::{Service, ServiceError, view};
 use crate::blobs::ORIGINAL;
 use crate::clock::random_fraction;
 use crate::domain::id::JobId;
-use crate::domain::image::Placeholder;
+use crate::domain::image::{Placeholder, named_by};
 use crate::domain::job::{Artifact, Job, JobError};
 use crate::domain::retry::RetryPolicy;
-use crate::imaging::{Permit, Rendered, Stage, Step, Task};
+use crate::imaging::{ImagingError, Permit, Rendered, Stage, Step, Task};
 use crate::store::{Ending, StoreError};
 
 /// Steps that imaging may be ahead of the disk: more than a job has, so that a disk that stalls does not use up
@@ -141,9 +141,12 @@ impl Service {
 
     /// Makes the artifacts that are missing, and stores each as soon as it is made.
     async fn make(&self, job: &Job, token: u64, thread: Permit) -> Result<Option<Stop>, ServiceError> {
+        let variants = job.missing_variants();
+        let watermarks =
+            named_by(&variants, &self.settings.presets.watermarks).map_err(ImagingError::from)?;
         let input = self.blobs.read(job.id, ORIGINAL).await?;
         let (handling, limits) = (job.handling, self.settings.limits);
-        let task = Task { input, variants: job.missing_variants(), handling, limits };
+        let task = Task { input, variants, watermarks, handling, limits };
         let task = Arc::new(task);
         // Waiting for others costs a job none of its time; each of them has a bound of its own.
         let room = self.imaging.reserve(&thread, &task).await?;

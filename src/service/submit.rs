@@ -154,7 +154,8 @@ impl Service {
         check_claim(claimed_type.as_deref(), &probe)?;
         let Wanted { pictures, .. } = &wanted;
         check_sizes(&pictures.variants, pictures.preset.as_deref(), &probe)?;
-        self.imaging.admit(&probe, picture.stored().bytes, &wanted.pictures.variants)?;
+        let watermarks = &self.settings.presets.watermarks;
+        self.imaging.admit(&probe, picture.stored().bytes, &pictures.variants, watermarks)?;
 
         let stored = picture.stored();
         let idempotency = idempotency_key

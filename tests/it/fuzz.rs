@@ -9,7 +9,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use darkroom::clock::Stopwatch;
-use darkroom::domain::image::{Limits, Variant};
+use darkroom::domain::image::{Limits, Variant, Watermarks};
 use darkroom::imaging::ImagingError;
 use image::{DynamicImage, ImageFormat};
 
@@ -164,7 +164,7 @@ async fn damaged_pictures_are_made_or_refused_within_their_bounds() {
         let variants =
             if random.below(4) == 0 { Variant::defaults() } else { Variant::defaults().split_off(1) };
         let one = Stopwatch::start();
-        let outcome = make(&pool, input.clone(), variants, LIMITS).await;
+        let outcome = make(&pool, input.clone(), variants, Watermarks::new(), LIMITS).await;
         let found = match outcome {
             Ok(_) if one.elapsed() > MOST_TIME => format!("took {:?}", one.elapsed()),
             Ok(_) => {

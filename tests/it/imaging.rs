@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use darkroom::clock::Clock;
-use darkroom::domain::image::{Limits, Variant};
+use darkroom::domain::image::{Limits, Placement, Position, UNITS, Variant, Watermark, Watermarks};
 use image::{DynamicImage, ImageFormat};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -318,7 +318,8 @@ async fn reducing_a_large_picture_takes_no_more_than_is_reserved_and_is_given_ba
         let pid = process_of(mib);
         let before = peak(pid);
         let small = Variant { name: "small".to_owned(), width: Some(width), ..Variant::default() };
-        let made = imaging::make(&pool, bytes.clone(), vec![small], limits).await.unwrap();
+        let made =
+            imaging::make(&pool, bytes.clone(), vec![small], Watermarks::default(), limits).await.unwrap();
         let used = peak(pid) - before;
         println!("{width:4} wide: used {} MiB, reserved {} MiB", used >> 20, made.reserved >> 20);
         // What any picture takes besides its pixels is reserved, too.
@@ -329,25 +330,37 @@ async fn reducing_a_large_picture_takes_no_more_than_is_reserved_and_is_given_ba
     }
 }
 
+/// The largest watermark there can be, over all of the artifact.
+fn watermarks() -> Watermarks {
+    let placement = Placement { position: Position::Centre, width: UNITS, margin: 0, opacity: 5_000 };
+    let pixels = [200, 100, 0, 128].repeat(1_000_000);
+    [("mark".to_owned(), Watermark { size: (1250, 800), pixels, placement }.into())].into()
+}
+
+/// Larger than the picture, so that the watermark is what takes most.
+fn marked() -> Vec<Variant> {
+    let (name, watermark) = ("marked".to_owned(), Some("mark".to_owned()));
+    vec![Variant { name, width: Some(1200), watermark, enlarge: true, ..Variant::default() }]
+}
+
 /// What is reserved bounds what is used, for each kind of picture; printed, it is the table to look at.
 #[tokio::test]
 async fn no_picture_takes_more_memory_than_its_header_tells() {
-    let sizes = |variants: &[Variant]| if variants.len() > 1 { "all" } else { "small" };
     let limits = Limits { max_pixels: 4_000_000, max_side: 4000 };
     let mut exceeded = Vec::new();
     for (index, (kind, bytes)) in kinds().into_iter().enumerate() {
-        for variants in [Variant::defaults().split_off(2), Variant::defaults()] {
-            let name = sizes(&variants);
+        let (small, all) = (Variant::defaults().split_off(2), Variant::defaults());
+        for (nth, (name, variants)) in (0..).zip([("small", small), ("all", all), ("marked", marked())]) {
             // A budget of its own tells its process from those of other tests.
-            let mib = 3000 + 2 * u32::try_from(index).unwrap() + u32::from(name == "all");
+            let mib = 3000 + 3 * u32::try_from(index).unwrap() + nth;
             let pool = imaging::pool(mib).await;
             let pid = process_of(mib);
             let before = peak(pid);
-            let made = imaging::make(&pool, bytes.clone(), variants, limits).await.unwrap();
+            let made = imaging::make(&pool, bytes.clone(), variants, watermarks(), limits).await.unwrap();
             let used = peak(pid) - before;
             let per_pixel = |bytes: u64| bytes as f64 / f64::from(800 * 600);
             println!(
-                "{kind:26} {name:5} used {:5.1} reserved {:5.1} bytes a pixel",
+                "{kind:26} {name:6} used {:5.1} reserved {:5.1} bytes a pixel",
                 per_pixel(used),
                 per_pixel(made.reserved)
             );

@@ -45,4 +45,5 @@ mod source;
 mod support;
 mod variants;
 mod verifiers;
+mod watermarks;
 mod workers;

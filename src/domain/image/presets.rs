@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::Variant;
+use super::{Variant, Watermarks};
 
-/// The configured presets.
+/// The configured presets, and what variants can name besides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Presets {
     /// What each name stands for.
     pub named: BTreeMap<String, Vec<Variant>>,
     /// Whether clients may ask for nothing else but the defaults.
     pub only: bool,
+    /// The configured watermarks.
+    pub watermarks: Watermarks,
 }
 
 impl Presets {

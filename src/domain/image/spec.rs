@@ -6,18 +6,17 @@ use std::ops::RangeInclusive;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::{Colour, Fit, Focus, Format, MAX_SIDE, NotAColour, Variant};
+use super::{Colour, Fit, Focus, Format, MAX_SIDE, NotAColour, UNITS, Variant, Watermarks};
 
 /// The most variants of one picture.
 pub const MAX_VARIANTS: usize = 16;
 const MAX_NAME_BYTES: usize = 40;
 const QUALITIES: RangeInclusive<u64> = 1..=100;
-const FOCUS_UNITS: f64 = 10_000.0;
 
 const NAME_RULE: &str = "1 to 40 small letters, digits, - and _, the first a letter or digit";
 
-const KEYS: [&str; 9] =
-    ["name", "width", "height", "fit", "focus", "format", "quality", "background", "enlarge"];
+const KEYS: [&str; 10] =
+    ["name", "width", "height", "fit", "focus", "format", "quality", "background", "enlarge", "watermark"];
 const FITS: [(&str, Fit); 3] = [("inside", Fit::Inside), ("cover", Fit::Cover), ("contain", Fit::Contain)];
 const FORMATS: [(&str, Option<Format>); 5] = [
     ("auto", None),
@@ -67,7 +66,7 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// Whether this names a variant or a preset: in every URL and on every disk the same.
+/// Whether this names a variant, a preset or a watermark: in every URL and on every disk the same.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let first = text.bytes().next();
@@ -78,12 +77,12 @@ pub fn is_name(text: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte))
 }
 
-/// Reads the variants of one picture.
+/// Reads the variants of one picture, which may name these watermarks.
 ///
 /// # Errors
 ///
 /// Everything that is wrong with them, not only the first.
-pub fn variants(wanted: &[Members]) -> Result<Vec<Variant>, Vec<Fault>> {
+pub fn variants(wanted: &[Members], watermarks: &Watermarks) -> Result<Vec<Variant>, Vec<Fault>> {
     let mut faults = Vec::new();
     if wanted.is_empty() || wanted.len() > MAX_VARIANTS {
         let (code, detail) = if wanted.is_empty() {
@@ -95,7 +94,7 @@ pub fn variants(wanted: &[Members]) -> Result<Vec<Variant>, Vec<Fault>> {
     }
     let mut variants: Vec<Variant> = Vec::new();
     for (index, members) in wanted.iter().enumerate() {
-        let mut reader = Reader { members: &members.0, index, faults: &mut faults };
+        let mut reader = Reader { members: &members.0, index, watermarks, faults: &mut faults };
         let variant = reader.variant();
         if !variant.name.is_empty() && variants.iter().any(|other| other.name == variant.name) {
             reader.refuse("name", "repeated", format!("another variant is named {}", variant.name));
@@ -108,6 +107,7 @@ pub fn variants(wanted: &[Members]) -> Result<Vec<Variant>, Vec<Fault>> {
 struct Reader<'a, 'b> {
     members: &'a [(String, Value)],
     index: usize,
+    watermarks: &'a Watermarks,
     faults: &'b mut Vec<Fault>,
 }
 
@@ -129,6 +129,7 @@ impl<'a> Reader<'a, '_> {
             quality: self.number("quality", QUALITIES).and_then(|n| n.try_into().ok()),
             background: self.background(),
             enlarge: self.enlarge(),
+            watermark: self.watermark(),
         };
         self.check_combination(&variant);
         variant
@@ -189,7 +190,7 @@ impl<'a> Reader<'a, '_> {
             let part = value.get(key)?.as_f64().filter(|part| (0.0..=1.0).contains(part))?;
             // From 0 to 10 000, so that nothing is lost but what comes after the fourth digit.
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
-            Some((part * FOCUS_UNITS).round() as u16)
+            Some((part * f64::from(UNITS)).round() as u16)
         };
         match value {
             Value::String(text) if text == "entropy" => return Focus::Entropy,
@@ -215,6 +216,17 @@ impl<'a> Reader<'a, '_> {
             self.refuse("enlarge", "not_a_boolean", "true or false");
         }
         value.and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    fn watermark(&mut self) -> Option<String> {
+        let value = self.get("watermark")?;
+        let name = value.as_str().filter(|name| self.watermarks.contains_key(*name));
+        if name.is_none() {
+            let known: Vec<_> = self.watermarks.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "none is configured".to_owned() } else { known.join(", ") };
+            self.refuse("watermark", "unknown", format!("known: {known}"));
+        }
+        name.map(str::to_owned)
     }
 
     /// What each key allows and all of them together do not.
@@ -245,7 +257,7 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> Result<Vec<Variant>, Vec<Fault>> {
-        variants(&serde_json::from_str::<Vec<Members>>(json).unwrap())
+        variants(&serde_json::from_str::<Vec<Members>>(json).unwrap(), &Watermarks::default())
     }
 
     fn faults(json: &str) -> Vec<(String, &'static str)> {
@@ -273,6 +285,7 @@ mod tests {
             quality: Some(70),
             background: Some(Colour([16, 32, 48])),
             enlarge: true,
+            watermark: None,
         };
         assert_eq!(read(json), Ok(vec![expected]));
         let plain = read(r#"[{"name":"a","fit":"inside","format":"auto","quality":null}]"#);
@@ -287,7 +300,9 @@ mod tests {
             {"fit":"cover","width":10,"focus":"faces"},
             {"name":"../b","focus":"entropy"},
             {"name":"original","format":"gif","width":1.5,"width":2},
-            {"name":"self","format":"png","quality":80}
+            {"name":"self","format":"png","quality":80},
+            {"name":"b","watermark":"logo"},
+            {"name":"c","watermark":1}
         ]"##;
         let expected = [
             ("[0].heigth", "unknown"),
@@ -309,6 +324,8 @@ mod tests {
             ("[4].format", "unknown"),
             ("[5].name", "reserved"),
             ("[5].quality", "not_applicable"),
+            ("[6].watermark", "unknown"),
+            ("[7].watermark", "unknown"),
         ];
         assert_eq!(faults(json), expected.map(|(path, code)| (path.to_owned(), code)));
     }

@@ -39,6 +39,9 @@ pub struct Variant {
     /// Whether a picture that is smaller is made larger.
     #[serde(default)]
     pub enlarge: bool,
+    /// The name of what is drawn on it.
+    #[serde(default)]
+    pub watermark: Option<String>,
 }
 
 /// How a picture gets into a width and a height.
@@ -116,6 +119,7 @@ impl Variant {
         self.width.is_none()
             && self.height.is_none()
             && self.background.is_none()
+            && self.watermark.is_none()
             && self.format.is_none_or(|format| format == picture)
     }
 
@@ -200,7 +204,7 @@ fn is_wider((w, h): (u32, u32), (other_w, other_h): (u32, u32)) -> bool {
 }
 
 /// `side · part / whole`, rounded half up, at least 1.
-fn share(side: u32, part: u32, whole: u32) -> u32 {
+pub(super) fn share(side: u32, part: u32, whole: u32) -> u32 {
     let [side, part, whole] = [side, part, whole].map(u128::from);
     // floor(side · part / whole + 1/2) in whole numbers
     let share = (2 * side * part + whole) / (2 * whole).max(1);

@@ -3,7 +3,7 @@
 use image::{DynamicImage, GenericImageView as _, Rgb, RgbImage, Rgba};
 
 use super::pixels;
-use crate::domain::image::{Colour, Fit, Focus, Handling, Variant};
+use crate::domain::image::{Colour, Fit, Focus, Handling, Variant, Watermarks};
 use crate::imaging::fixtures::{
     LIMITS, animated_webp, difference, exif, gif, holed, jpeg, made, noise, picture, png, probed, rendered,
 };
@@ -119,10 +119,11 @@ fn nothing_is_enlarged_but_on_demand() {
 fn a_variant_beyond_measure_is_not_begun() {
     let wide = Variant { name: "wide".to_owned(), width: Some(16_384), enlarge: true, ..Variant::default() };
     let mut told = 0;
-    let result = render(&png(noise(8, 8)), &[wide], &Handling::default(), &LIMITS, &mut |_| {
-        told += 1;
-        std::ops::ControlFlow::Continue(())
-    });
+    let result =
+        render(&png(noise(8, 8)), &[wide], &Watermarks::new(), &Handling::default(), &LIMITS, &mut |_| {
+            told += 1;
+            std::ops::ControlFlow::Continue(())
+        });
     assert!(matches!(result, Err(ImagingError::Undecodable { .. })) && told == 0);
 }
 
@@ -187,7 +188,7 @@ fn one_placeholder_is_told_before_the_first_artifact() {
     let cover = variant(20, 20, Fit::Cover);
     for variants in [vec![optimized()], vec![cover, optimized()], Variant::defaults()] {
         let mut told = Vec::new();
-        render(&bytes, &variants, &Handling::default(), &LIMITS, &mut |step| {
+        render(&bytes, &variants, &Watermarks::new(), &Handling::default(), &LIMITS, &mut |step| {
             match step {
                 Step::Placeholder(placeholder) => told.push(placeholder.thumbhash),
                 Step::Artifact(artifact) => told.push(artifact.name),

@@ -1,7 +1,7 @@
 //! What a job is to make of its picture, and how it is to treat it.
 
 use super::Fields;
-use crate::domain::image::{Handling, Members, MetadataPolicy, Presets, Variant, variants};
+use crate::domain::image::{Handling, Members, MetadataPolicy, Presets, Variant, Watermarks, variants};
 use crate::imaging::Probe;
 use crate::service::error::{FieldError, ServiceError};
 
@@ -39,13 +39,17 @@ pub(super) fn check(
             refuse("variants", "presets_only", &format!("name a preset instead: {}", presets.names()));
             None
         }
-        (None, Some(text)) => read(text, refuse),
+        (None, Some(text)) => read(text, &presets.watermarks, refuse),
         (None, None) => None,
     };
     Wanted { variants: variants.unwrap_or_else(Variant::defaults), preset, handling }
 }
 
-fn read(text: &str, refuse: &mut impl FnMut(&str, &'static str, &str)) -> Option<Vec<Variant>> {
+fn read(
+    text: &str,
+    watermarks: &Watermarks,
+    refuse: &mut impl FnMut(&str, &'static str, &str),
+) -> Option<Vec<Variant>> {
     let members = match serde_json::from_str::<Vec<Members>>(text) {
         Ok(members) => members,
         Err(error) => {
@@ -54,7 +58,7 @@ fn read(text: &str, refuse: &mut impl FnMut(&str, &'static str, &str)) -> Option
             return None;
         }
     };
-    let faults = match variants(&members) {
+    let faults = match variants(&members, watermarks) {
         Ok(variants) => return Some(variants),
         Err(faults) => faults,
     };
@@ -101,8 +105,10 @@ impl Wanted {
             add(preset.as_bytes());
         } else if self.variants != Variant::defaults() {
             add(b"variants");
-            // Numbers and names only: nothing in it that JSON cannot say.
-            add(&serde_json::to_vec(&self.variants).unwrap_or_default());
+            // Numbers and names only: nothing in it that JSON cannot say, and no quotes but its own.
+            let all = serde_json::to_string(&self.variants).unwrap_or_default();
+            // Older versions did not know of it.
+            add(all.replace(r#","watermark":null"#, "").as_bytes());
         }
         let Handling { metadata, allow_truncated } = self.handling;
         if metadata != MetadataPolicy::None {
@@ -112,5 +118,25 @@ impl Wanted {
         if allow_truncated {
             add(b"allow_truncated");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_before_there_were_watermarks_still_hold() {
+        let parts = |watermark: Option<&str>| {
+            let watermark = watermark.map(str::to_owned);
+            let variant = Variant { name: "a".to_owned(), width: Some(20), watermark, ..Variant::default() };
+            let wanted = Wanted { variants: vec![variant], preset: None, handling: Handling::default() };
+            let mut parts = Vec::new();
+            wanted.fingerprint(&mut |part| parts.push(String::from_utf8(part.to_vec()).unwrap()));
+            parts
+        };
+        let before = r#"[{"name":"a","width":20,"height":null,"fit":"Inside","focus":"Centre","format":null,"quality":null,"background":null,"enlarge":false}]"#;
+        assert_eq!(parts(None), ["variants", before]);
+        assert_eq!(parts(Some("b")), ["variants", &before.replace("}]", r#","watermark":"b"}]"#)]);
     }
 }

@@ -14,7 +14,7 @@ use crate::domain::delivery::Delivery;
 use crate::domain::destination::Destination;
 use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::id::{DeliveryId, EventId, JobId};
-use crate::domain::image::{Handling, Placeholder, Variant};
+use crate::domain::image::{Colour, Fit, Focus, Format, Handling, Placeholder, Variant};
 use crate::domain::job::{
     Artifact, Callback, CallbackProgress, Input, Job, JobError, JobStatus, Lease, Priority,
 };
@@ -34,6 +34,27 @@ pub(super) struct VariantV1 {
 impl From<VariantV1> for Variant {
     fn from(VariantV1 { name, width }: VariantV1) -> Self {
         Self { name, width, ..Self::default() }
+    }
+}
+
+/// A variant of schema version 5.
+#[derive(Serialize, Deserialize)]
+pub(super) struct VariantV2 {
+    name: String,
+    width: Option<u32>,
+    height: Option<u32>,
+    fit: Fit,
+    focus: Focus,
+    format: Option<Format>,
+    quality: Option<u8>,
+    background: Option<Colour>,
+    enlarge: bool,
+}
+
+impl From<VariantV2> for Variant {
+    fn from(variant: VariantV2) -> Self {
+        let VariantV2 { name, width, height, fit, focus, format, quality, background, enlarge } = variant;
+        Self { name, width, height, fit, focus, format, quality, background, enlarge, watermark: None }
     }
 }
 
@@ -257,7 +278,7 @@ pub(super) struct JobV5 {
     idempotency_key: Option<String>,
     attempt: u32,
     input: Input,
-    variants: Vec<Variant>,
+    variants: Vec<VariantV2>,
     preset: Option<String>,
     handling: Handling,
     placeholder: Option<Placeholder>,
@@ -291,7 +312,7 @@ impl From<JobV5> for Job {
             attempt: job.attempt,
             input: Some(job.input),
             source: None,
-            variants: job.variants,
+            variants: job.variants.into_iter().map(Variant::from).collect(),
             preset: job.preset,
             handling: job.handling,
             placeholder: job.placeholder,
@@ -412,6 +433,14 @@ impl From<Job> for JobV4 {
 }
 
 #[cfg(test)]
+impl From<Variant> for VariantV2 {
+    fn from(variant: Variant) -> Self {
+        let Variant { name, width, height, fit, focus, format, quality, background, enlarge, .. } = variant;
+        Self { name, width, height, fit, focus, format, quality, background, enlarge }
+    }
+}
+
+#[cfg(test)]
 impl From<Job> for JobV5 {
     fn from(job: Job) -> Self {
         Self {
@@ -432,7 +461,7 @@ impl From<Job> for JobV5 {
             idempotency_key: job.idempotency_key,
             attempt: job.attempt,
             input: job.input.unwrap(),
-            variants: job.variants,
+            variants: job.variants.into_iter().map(VariantV2::from).collect(),
             preset: job.preset,
             handling: job.handling,
             placeholder: job.placeholder,

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use darkroom::app::imaging::COMMAND;
-use darkroom::domain::image::{Handling, Limits, Variant};
+use darkroom::domain::image::{Handling, Limits, Variant, Watermarks};
 use darkroom::imaging::{Bounds, Budget, ImagingError, Launcher, Permit, Pool, Rendered, Step, Task};
 use tokio::sync::mpsc;
 
@@ -33,10 +33,12 @@ pub async fn make(
     pool: &Pool,
     input: Vec<u8>,
     variants: Vec<Variant>,
+    watermarks: Watermarks,
     limits: Limits,
 ) -> Result<Made, ImagingError> {
     let permit: Permit = Arc::new(Arc::clone(pool.room()).acquire_owned().await.unwrap());
-    let task = Arc::new(Task { input, variants, handling: Handling::default(), limits });
+    let handling = Handling::default();
+    let task = Arc::new(Task { input, variants, watermarks, handling, limits });
     let room = bounded(pool.reserve(&permit, &task)).await?;
     let reserved = room.bytes();
     let (steps, mut taken) = mpsc::channel(64);
