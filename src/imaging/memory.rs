@@ -82,8 +82,8 @@ pub(super) fn needed(probe: &Probe, input: u64, variants: &[Variant], watermarks
     // one; what is larger than that is less than what encoding it takes.
     let passes = if probe.format == Format::Jpeg { samples } else { 2 * samples };
     // The largest is encoded while the picture and all levels are held.
-    let held = pixels * (decoded + copy) + levels * samples;
-    let peak = (pixels * decoding).max(held + largest.max(pixels * passes));
+    let held = pixels * (decoded + copy);
+    let peak = (pixels * decoding).max(held + pixels * passes).max(held + levels * samples + largest);
     let is_named = |name| variants.iter().any(|variant| variant.watermark.as_ref() == Some(name));
     let named = watermarks.iter().filter(|(name, _)| is_named(name));
     let marks: u64 = named.map(|(_, watermark)| 3 * watermark.pixels.len() as u64).sum();
