@@ -42,11 +42,12 @@ fn one_at_a_time(bench: &Bench, kind: &str) -> (HashMap<&'static str, Vec<f64>>,
     let mut times: HashMap<_, Vec<Vec<f64>>> = HashMap::new();
     let mut made = Made::new();
     for round in 0..=bench.rounds {
-        for (number, photo) in bench.photos.iter().enumerate() {
-            for turn in 0..processes.len() {
-                // Each begins as often as the others.
-                let next = (round + number + turn) % processes.len();
-                let (contender, process) = &mut processes[next];
+        for turn in 0..processes.len() {
+            // Each begins as often as the others.
+            let next = (round + turn) % processes.len();
+            let (contender, process) = &mut processes[next];
+            // One after the other, as a worker that has work waiting.
+            for (number, photo) in bench.photos.iter().enumerate() {
                 let output = bench.place(contender.name(), photo);
                 let answer = process.ask(&job(kind, photo, &output));
                 if round > 0 {
