@@ -142,7 +142,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         allow_hosts: config.callbacks.allow_hosts(),
     });
     let sender = Sender::new(guard.clone(), &sender_config(&config))?;
-    let fetching = fetching(&config, &guard)?;
+    let fetching = fetching(&config)?;
     let (opened, url, opening) = (config.clone(), base_url.clone(), clock.clone());
     let files = tokio::task::spawn_blocking(move || files::open(&opened, url, &opening));
     let Files { store, blobs, keys } = files.await.map_err(StartError::Opening)??;
@@ -234,16 +234,21 @@ fn sender_config(config: &Config) -> SenderConfig {
     }
 }
 
-/// Pictures come in as callbacks go out: through the same guard and the same proxy.
-fn fetching(config: &Config, guard: &Guard) -> Result<Fetching, SenderError> {
+/// Pictures come in as callbacks go out, through the same proxy; but where callbacks may go, not everything may be read.
+fn fetching(config: &Config) -> Result<Fetching, SenderError> {
     let own = &config.source;
+    let guard = Guard::new(GuardPolicy {
+        allow_http: own.allow_http,
+        allow_networks: own.allow_networks.clone(),
+        allow_hosts: own.allow_hosts(),
+    });
     let asking = SenderConfig {
         timeout: Duration::from_millis(own.timeout_ms),
         connect_timeout: Duration::from_millis(own.connect_timeout_ms),
         ..sender_config(config)
     };
     Ok(Fetching {
-        sender: Sender::for_pictures(guard.clone(), &asking)?,
+        sender: Sender::for_pictures(guard, &asking)?,
         enabled: own.enabled,
         concurrency: own.concurrency,
         per_source: own.per_origin,

@@ -18,18 +18,23 @@ use crate::domain::dispatch::DispatchPolicy;
 
 mod callbacks;
 mod presets;
+mod source;
 mod storage;
 
 pub use callbacks::Callbacks;
 pub use presets::Preset;
+pub use source::Source;
 pub use storage::{Hidden, Storage};
 
 /// The defaults, which are also the documentation.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
-/// What `--dev` changes of the defaults: plain http and loopback callbacks, a log for people.
+/// What `--dev` changes of the defaults: callbacks and sources over plain http and on this machine, a log for people.
 const DEV: &str = r#"
 [callbacks]
+allow_http = true
+allow_networks = ["127.0.0.0/8", "::1/128"]
+[source]
 allow_http = true
 allow_networks = ["127.0.0.0/8", "::1/128"]
 [log]
@@ -105,18 +110,6 @@ pub struct Queue {
     pub heartbeat_ms: u64,
     pub max_tries: u32,
     pub retry_delay_ms: u64,
-}
-
-/// Section `[source]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "documented in config/default.toml")]
-pub struct Source {
-    pub enabled: bool,
-    pub timeout_ms: u64,
-    pub connect_timeout_ms: u64,
-    pub concurrency: usize,
-    pub per_origin: usize,
 }
 
 /// Section `[retention]`.
@@ -272,6 +265,8 @@ impl Config {
                 .with_list_parse_key("callbacks.allow_networks")
                 .with_list_parse_key("callbacks.allow_hosts")
                 .with_list_parse_key("callbacks.handshake_hosts")
+                .with_list_parse_key("source.allow_networks")
+                .with_list_parse_key("source.allow_hosts")
                 .with_list_parse_key("storage.previous_encryption_keys")
                 .source(Some(environment)),
         );
@@ -374,6 +369,7 @@ impl Config {
         })?;
         self.storage.validate()?;
         self.presets()?;
+        self.source.validate()?;
         self.callbacks.validate()
     }
 }
@@ -468,8 +464,10 @@ mod tests {
     fn the_defaults_are_valid_and_dev_allows_loopback() {
         let config = Config::load(Sources::default()).unwrap();
         assert!(!config.callbacks.allow_http && config.callbacks.allow_networks.is_empty());
+        assert!(!config.source.allow_http && config.source.allow_networks.is_empty());
         let dev = Config::load(Sources { dev: true, ..Sources::default() }).unwrap();
         assert!(dev.callbacks.allow_http && dev.callbacks.allow_networks.len() == 2);
+        assert!(dev.source.allow_http && dev.source.allow_networks.len() == 2);
         assert_eq!(dev.log.format, LogFormat::Text);
     }
 

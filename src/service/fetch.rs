@@ -16,6 +16,7 @@ use super::{Service, ServiceError, view};
 use crate::blobs::ORIGINAL;
 use crate::domain::id::DestinationId;
 use crate::domain::job::{Input, Job, Source};
+use crate::notify::webhook::guard::Guard;
 use crate::notify::webhook::sender::Sender;
 use crate::store::{Ending, FetchRoom, StoreError};
 
@@ -57,8 +58,9 @@ impl Fetches {
         Self { config, taken: Arc::default() }
     }
 
-    pub(super) fn is_enabled(&self) -> bool {
-        self.config.as_ref().is_some_and(|config| config.enabled)
+    /// Where new jobs may have their source; `None`: nowhere.
+    pub(super) fn guard(&self) -> Option<&Guard> {
+        self.config.as_ref().filter(|config| config.enabled).map(|config| config.sender.guard())
     }
 
     fn taken(&self) -> MutexGuard<'_, BTreeMap<DestinationId, usize>> {

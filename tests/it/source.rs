@@ -27,11 +27,11 @@ async fn accepted(app: &App, body: Value) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
-/// Whose callbacks and sources may not be on this machine.
+/// Whose callbacks may be on this machine, and whose sources may not.
 async fn without_loopback(lines: &str) -> App {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("darkroom.toml");
-    let config = format!("[callbacks]\nallow_networks = [\"198.51.100.7/32\"]\n{lines}");
+    let config = format!("[source]\nallow_networks = [\"198.51.100.7/32\"]\n{lines}");
     std::fs::write(&file, config).unwrap();
     App::start_with_file(&file).await
 }
@@ -146,8 +146,12 @@ async fn all_that_is_wrong_with_a_request_is_named_at_once_and_nothing_is_asked(
 }
 
 #[tokio::test]
-async fn a_source_where_callbacks_may_not_go_is_refused() {
+async fn a_source_that_may_not_be_read_is_refused_although_callbacks_may_go_there() {
     let app = without_loopback("").await;
+    // Where its callback arrives, nothing is read.
+    let receiver = Receiver::start(&[]).await;
+    app.accepted(picture::jpeg(8, 8), &[("callback_url", &receiver.url)]).await;
+    receiver.nth(1).await;
     for (url, reason) in [
         ("http://127.0.0.1/a.jpg", "loopback"),
         ("http://2130706433/", "loopback"),
@@ -175,7 +179,7 @@ async fn a_source_where_callbacks_may_not_go_is_refused() {
     assert_eq!(origin.requests().len(), 0);
     app.stop().await;
 
-    let app = without_loopback("[source]\nenabled = false\n").await;
+    let app = without_loopback("enabled = false\n").await;
     let problem = refused(post(&app, &json!({"source_url": "http://a.example/"})).await, "validation").await;
     assert_eq!(faults(&problem), [("source_url", "disabled")]);
     app.stop().await;
