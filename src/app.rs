@@ -252,6 +252,7 @@ fn fetching(config: &Config) -> Result<Fetching, SenderError> {
         enabled: own.enabled,
         concurrency: own.concurrency,
         per_source: own.per_origin,
+        retry: own.retry_policy(),
     })
 }
 

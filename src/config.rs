@@ -282,7 +282,7 @@ impl Config {
 
     /// The numbers that would stop the service, or make it useless, outside of these bounds.
     #[rustfmt::skip]
-    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 45] {
+    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 48] {
         let Self { server, storage, queue, source, retention, imaging, callbacks, destinations, .. } = self;
         [
             ("server.header_timeout_ms", server.header_timeout_ms, 1..=DAY_MS),
@@ -306,6 +306,9 @@ impl Config {
             ("source.connect_timeout_ms", source.connect_timeout_ms, 1..=DAY_MS),
             ("source.concurrency", source.concurrency as u64, 1..=10_000),
             ("source.per_origin", source.per_origin as u64, 1..=10_000),
+            ("source.max_tries", source.max_tries.into(), 1..=1000),
+            ("source.retry_initial_ms", source.retry_initial_ms, 1..=YEAR_MS),
+            ("source.retry_max_ms", source.retry_max_ms, 1..=YEAR_MS),
             ("retention.finished_ms", retention.finished_ms, 0..=100 * YEAR_MS),
             ("retention.deleted_ms", retention.deleted_ms, 0..=100 * YEAR_MS),
             ("retention.undelivered_ms", retention.undelivered_ms, 0..=100 * YEAR_MS),

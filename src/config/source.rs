@@ -1,10 +1,16 @@
 //! Section `[source]`.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::ConfigError;
 use super::callbacks::{as_in_urls, require_hosts};
+use crate::domain::retry::RetryPolicy;
+
+/// By how much each delay exceeds the one before it: config/default.toml says what that comes to.
+const RETRY_MULTIPLIER: f64 = 2.5;
 
 /// Section `[source]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -16,6 +22,9 @@ pub struct Source {
     pub connect_timeout_ms: u64,
     pub concurrency: usize,
     pub per_origin: usize,
+    pub max_tries: u32,
+    pub retry_initial_ms: u64,
+    pub retry_max_ms: u64,
     pub allow_http: bool,
     pub allow_networks: Vec<IpNet>,
     pub allow_hosts: Vec<String>,
@@ -26,6 +35,17 @@ impl Source {
     #[must_use]
     pub fn allow_hosts(&self) -> Vec<String> {
         as_in_urls(&self.allow_hosts)
+    }
+
+    /// The schedule of tries to fetch a picture.
+    #[must_use]
+    pub fn retry_policy(&self) -> RetryPolicy {
+        RetryPolicy {
+            initial: Duration::from_millis(self.retry_initial_ms),
+            multiplier: RETRY_MULTIPLIER,
+            max_delay: Duration::from_millis(self.retry_max_ms),
+            max_attempts: self.max_tries,
+        }
     }
 
     /// What no type says of the values.

@@ -16,6 +16,7 @@ use super::{Service, ServiceError, view};
 use crate::blobs::ORIGINAL;
 use crate::domain::id::DestinationId;
 use crate::domain::job::{Input, Job, Source};
+use crate::domain::retry::RetryPolicy;
 use crate::notify::webhook::guard::Guard;
 use crate::notify::webhook::sender::Sender;
 use crate::store::{Ending, FetchRoom, StoreError};
@@ -33,6 +34,8 @@ pub struct Fetching {
     pub concurrency: usize,
     /// Of one source: a client's origin.
     pub per_source: usize,
+    /// When a fetch that failed for now is repeated.
+    pub retry: RetryPolicy,
 }
 
 /// What of it goes on.
@@ -61,6 +64,10 @@ impl Fetches {
     /// Where new jobs may have their source; `None`: nowhere.
     pub(super) fn guard(&self) -> Option<&Guard> {
         self.config.as_ref().filter(|config| config.enabled).map(|config| config.sender.guard())
+    }
+
+    pub(super) fn retry_policy(&self) -> Option<&RetryPolicy> {
+        self.config.as_ref().map(|config| &config.retry)
     }
 
     fn taken(&self) -> MutexGuard<'_, BTreeMap<DestinationId, usize>> {
@@ -117,11 +124,9 @@ impl Service {
     pub async fn fetch(&self, claim: Claim, shutdown: &CancellationToken) {
         let job = &claim.job;
         let token = job.lease_token;
-        let called_off = self.begin(job.id);
-        self.set_progress(job.id, view::Progress::running(0, job.variants.len(), Some(STAGE)));
         let ending = match self.after_too_many(job) {
             Some(ending) => Some(ending),
-            None => self.attempt_fetch(job, token, shutdown, &called_off).await,
+            None => self.attempt_fetch(job, token, shutdown).await,
         };
         if let Some(ending) = ending {
             self.conclude(job.id, token, &ending).await;
@@ -132,17 +137,13 @@ impl Service {
     }
 
     /// `None` when there is nothing to record: it is fetched, or another's by now.
-    async fn attempt_fetch(
-        &self,
-        job: &Job,
-        token: u64,
-        shutdown: &CancellationToken,
-        called_off: &CancellationToken,
-    ) -> Option<Ending> {
+    async fn attempt_fetch(&self, job: &Job, token: u64, shutdown: &CancellationToken) -> Option<Ending> {
+        let called_off = self.begin(job.id);
+        self.set_progress(job.id, view::Progress::running(0, job.variants.len(), Some(STAGE)));
         let deadline = job.deadline_at.unwrap_or(Timestamp::MAX);
         let fetched = tokio::select! {
             fetched = self.download(job) => fetched.map(Ok),
-            stop = self.watch(job, token, shutdown, called_off) => stop.map(Err),
+            stop = self.watch(job, token, shutdown, &called_off) => stop.map(Err),
             () = self.clock.sleep_until(deadline) => {
                 self.end(job.id);
                 // It fails in the store, which tells of it; the loop of deadlines does the same when this fails.

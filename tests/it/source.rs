@@ -196,7 +196,7 @@ async fn each_way_to_fail_has_its_code() {
     let flags = [
         ("server.max_upload_bytes", &*limit),
         ("source.timeout_ms", "1500"),
-        ("queue.max_tries", "1"),
+        ("source.max_tries", "1"),
         ("imaging.max_pixels", "100000"),
     ];
     let app = App::with(&flags, Clock::system()).await;
@@ -252,15 +252,20 @@ async fn each_way_to_fail_has_its_code() {
 
 #[tokio::test]
 async fn what_fails_for_now_is_tried_again_and_what_is_here_is_not_fetched_again() {
-    let flags = [("queue.retry_delay_ms", "1"), ("imaging.max_time_ms", "1")];
+    let flags = [
+        ("source.max_tries", "3"),
+        ("source.retry_initial_ms", "1"),
+        ("queue.max_tries", "1"),
+        ("imaging.max_time_ms", "1"),
+    ];
     let app = App::with(&flags, Clock::system()).await;
     let unavailable = || Answer::whole("503 Service Unavailable", "", b"");
     let large = Answer::picture(&picture::jpeg(2000, 1500));
     let origin = Origin::start(vec![unavailable(), unavailable(), large]).await;
     let job = accepted(&app, json!({"source_url": origin.url("/a.jpg")})).await;
     let job = app.finished(text(&job, "/id")).await;
-    // The third try, which went on with the picture.
-    assert_eq!((text(&job, "/error/code"), &job["attempt"]), ("processing-timeout", &json!(3)), "{job}");
+    // What came with the last try to fetch it has its own tries.
+    assert_eq!((text(&job, "/error/code"), &job["attempt"]), ("processing-timeout", &json!(1)), "{job}");
     let retry = app.http.post(text(&job, "/_links/retry/href")).send().await.unwrap();
     assert_eq!(retry.status(), StatusCode::ACCEPTED);
     app.job_when(text(&job, "/id"), |job| !job["finished_at"].is_null()).await;
@@ -362,6 +367,93 @@ async fn a_shutdown_gives_it_back_and_the_next_process_fetches_it() {
 }
 
 #[tokio::test]
+async fn a_source_has_ten_minutes_to_be_well_again() {
+    let clock = Clock::manual("2026-11-21T09:00:00Z".parse().unwrap());
+    let app = App::with(&[], clock.clone()).await;
+    let origin = Origin::start(vec![Answer::whole("503 Service Unavailable", "", b"")]).await;
+    let job = accepted(&app, json!({"source_url": origin.url("/a.jpg")})).await;
+    let (id, began) = (text(&job, "/id").to_owned(), clock.now());
+    for tried in 1..8 {
+        let waits = |job: &Value| job["attempt"] == tried && !job["start_at"].is_null();
+        let waiting = app.job_when(&id, waits).await;
+        clock.set(text(&waiting, "/start_at").parse().unwrap());
+    }
+    let job = app.finished(&id).await;
+    assert_eq!((text(&job, "/error/code"), &job["attempt"]), ("source-unavailable", &json!(8)), "{job}");
+    let took = clock.now().duration_since(began).as_secs();
+    assert!((620..690).contains(&took), "{took} s");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_lies_on_the_way_to_the_source_costs_no_try_for_a_day() {
+    let clock = Clock::manual("2026-11-21T09:00:00Z".parse().unwrap());
+    let unpaid = || Answer::whole("407 Proxy Authentication Required", "", b"");
+    let proxy =
+        Origin::start(vec![unpaid(), unpaid(), Answer::picture(&picture::jpeg(8, 8)), unpaid()]).await;
+    let flags = [("callbacks.egress_proxy", &*proxy.url), ("source.max_tries", "1")];
+    let app = App::with(&flags, clock.clone()).await;
+    let body = json!({"source_url": "http://127.0.0.1:9/a.jpg"});
+    let job = accepted(&app, body.clone()).await;
+    for _ in 0..2 {
+        let now = clock.now();
+        let starts = |job: &Value| text(job, "/start_at").parse::<jiff::Timestamp>().unwrap();
+        let waits = |job: &Value| job["start_at"].is_string() && starts(job) > now;
+        let waiting = app.job_when(text(&job, "/id"), waits).await;
+        assert_eq!((&waiting["status"], &waiting["attempt"]), (&json!("queued"), &json!(0)), "{waiting}");
+        clock.set(starts(&waiting));
+    }
+    assert_eq!(app.finished(text(&job, "/id")).await["status"], "completed");
+
+    let job = accepted(&app, body).await;
+    app.job_when(text(&job, "/id"), |job| job["start_at"].is_string()).await;
+    clock.set(clock.now() + jiff::SignedDuration::from_hours(24));
+    let job = app.finished(text(&job, "/id")).await;
+    assert_eq!((text(&job, "/error/code"), &job["attempt"]), ("source-unreachable", &json!(1)), "{job}");
+    assert_eq!(proxy.requests().len(), 5);
+    app.stop().await;
+
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = format!("http://{closed}");
+    let flags = [("callbacks.egress_proxy", &*closed), ("source.max_tries", "1")];
+    let app = App::with(&flags, Clock::system()).await;
+    let job = accepted(&app, json!({"source_url": "http://127.0.0.1:9/a.jpg"})).await;
+    let waiting = app.job_when(text(&job, "/id"), |job| job["start_at"].is_string()).await;
+    assert_eq!((&waiting["status"], &waiting["attempt"]), (&json!("queued"), &json!(0)), "{waiting}");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_ends_its_worker_fails_and_is_not_shown_as_under_way() {
+    let origin = Origin::start(vec![Answer::nothing()]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let serve = async || {
+        let folder = folder.path().to_owned();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_darkroom"));
+        command.env("DARKROOM_SOURCE__MAX_TRIES", "1");
+        tokio::task::spawn_blocking(move || Server::from(command, &folder)).await.unwrap()
+    };
+    let server = serve().await;
+    let http = Client::builder().no_proxy().timeout(BOUND).build().unwrap();
+    let body = json!({"source_url": origin.url("/a.jpg")});
+    let job = http.post(format!("{}/v1/jobs", server.url)).json(&body).send().await.unwrap();
+    let job: Value = job.json().await.unwrap();
+    origin.asked(1).await;
+    server.kill();
+    let server = serve().await;
+    let url = format!("{}/v1/jobs/{}", server.url, text(&job, "/id"));
+    let job = eventually(async || {
+        let job: Value = http.get(&url).send().await.unwrap().json().await.unwrap();
+        (!job["finished_at"].is_null()).then_some(job)
+    })
+    .await;
+    assert_eq!(text(&job, "/error/code"), "worker-lost");
+    assert_eq!(text(&job, "/error/detail"), "the worker died during the last of 1 tries");
+    assert_eq!(job["progress"], json!({"percent": 0, "stage": null}));
+    assert!(server.stop().success());
+}
+
+#[tokio::test]
 async fn a_kill_in_the_middle_of_a_fetch_loses_nothing() {
     let half = [head("Content-Length: 100000\r\n"), vec![0xff; 300]].concat();
     let origin = Origin::start(vec![Answer::Silence(half), Answer::picture(&picture::jpeg(40, 30))]).await;
@@ -385,8 +477,7 @@ async fn a_kill_in_the_middle_of_a_fetch_loses_nothing() {
         (!job["finished_at"].is_null()).then_some(job)
     })
     .await;
-    // The try that the death cut off stays counted.
-    assert_eq!((&job["status"], &job["attempt"]), (&json!("completed"), &json!(2)), "{job}");
+    assert_eq!((&job["status"], &job["attempt"]), (&json!("completed"), &json!(1)), "{job}");
     assert_eq!(origin.requests().len(), 2);
     let ledger = http.get(format!("{}/v1/ledger?recount=true", server.url)).send().await.unwrap();
     assert_eq!(ledger.json::<Value>().await.unwrap()["recount"]["faults"], json!([]));

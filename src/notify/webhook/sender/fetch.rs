@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use reqwest::Response;
 use url::Url;
 
-use super::classify::{explain, timed_out};
+use super::classify::{explain, refusal_by_proxy, timed_out};
 use super::client::Trust;
 use super::{Inner, Seen, Sender, SenderConfig, SenderError};
 use crate::clock::Stopwatch;
@@ -96,8 +96,11 @@ impl Sender {
         let inner = &*self.0;
         let mut seen = Seen::new();
         let asking = tokio::time::timeout(inner.timeout, inner.get(url, &mut seen)).await;
-        let late = || Err(timed_out(inner.timeout, false, inner.way(url, &seen.phases)));
-        let response = asking.unwrap_or_else(|_| late())?;
+        let way = inner.way(url, &seen.phases);
+        let response = asking.unwrap_or_else(|_| Err(timed_out(inner.timeout, false, way)))?;
+        if let Some(failure) = refusal_by_proxy(response.status().as_u16(), way) {
+            return Err(failure.into());
+        }
         check_head(&response, limit)?;
         Ok(Download { sender: self.clone(), url: url.clone(), seen, response, watch, limit, bytes: 0 })
     }
