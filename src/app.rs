@@ -273,6 +273,7 @@ fn settings(config: &Config, base_url: &str) -> Settings {
         min_upload_rate: config.server.min_upload_bytes_per_second,
         upload_grace: Duration::from_millis(config.server.upload_grace_ms),
         queue_capacity: config.queue.capacity,
+        source_capacity: config.source.capacity,
         lease: Duration::from_millis(config.queue.lease_ms),
         heartbeat: Duration::from_millis(config.queue.heartbeat_ms),
         attempt_lease: if config.callbacks.handshake_hosts().is_empty() { timeout } else { 2 * timeout }

@@ -282,7 +282,7 @@ impl Config {
 
     /// The numbers that would stop the service, or make it useless, outside of these bounds.
     #[rustfmt::skip]
-    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 48] {
+    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 49] {
         let Self { server, storage, queue, source, retention, imaging, callbacks, destinations, .. } = self;
         [
             ("server.header_timeout_ms", server.header_timeout_ms, 1..=DAY_MS),
@@ -302,6 +302,7 @@ impl Config {
             ("queue.heartbeat_ms", queue.heartbeat_ms, 1..=YEAR_MS),
             ("queue.max_tries", queue.max_tries.into(), 1..=1000),
             ("queue.retry_delay_ms", queue.retry_delay_ms, 0..=DAY_MS),
+            ("source.capacity", source.capacity, 1..=1_000_000_000),
             ("source.timeout_ms", source.timeout_ms, 1..=DAY_MS),
             ("source.connect_timeout_ms", source.connect_timeout_ms, 1..=DAY_MS),
             ("source.concurrency", source.concurrency as u64, 1..=10_000),

@@ -110,13 +110,14 @@ impl Callbacks {
 /// What no type says of a list of hosts.
 pub(super) fn require_hosts<'a>(
     key: &'static str,
-    hosts: impl Iterator<Item = &'a String> + Clone,
+    hosts: impl Iterator<Item = &'a String>,
 ) -> Result<(), ConfigError> {
+    let hosts: Vec<_> = hosts.map(String::as_str).collect();
     // A variable that is empty has one empty name.
-    let is_empty = hosts.clone().all(String::is_empty);
-    let wrong = hosts.clone().find(|host| as_in_url(host).is_none() && !is_empty);
+    let is_empty = hosts.iter().all(|host| host.is_empty());
+    let wrong = hosts.into_iter().find(|host| as_in_url(host).is_none() && !is_empty);
     require(wrong.is_none(), key, || {
-        let host = wrong.map_or("", String::as_str);
+        let host = wrong.unwrap_or_default();
         format!("must be hosts, without scheme and port, which {host:?} is not; in the environment as a,b")
     })
 }

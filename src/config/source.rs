@@ -18,6 +18,7 @@ const RETRY_MULTIPLIER: f64 = 2.5;
 #[expect(missing_docs, reason = "documented in config/default.toml")]
 pub struct Source {
     pub enabled: bool,
+    pub capacity: u64,
     pub timeout_ms: u64,
     pub connect_timeout_ms: u64,
     pub concurrency: usize,

@@ -30,8 +30,10 @@ pub struct FieldError {
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// As many jobs wait as may wait.
-    #[error("{capacity} jobs are waiting, which is as many as may wait")]
+    #[error("{capacity} {what} are waiting, which is as many as may wait")]
     QueueFull {
+        /// For what they wait.
+        what: &'static str,
         /// How many may wait.
         capacity: u64,
     },

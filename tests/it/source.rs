@@ -330,6 +330,51 @@ async fn sources_that_hang_hold_up_no_picture_that_is_here_nor_another_source() 
 }
 
 #[tokio::test]
+async fn sources_that_hang_keep_nobody_from_uploading() {
+    let flags = [
+        ("source.timeout_ms", LONG_MS),
+        ("source.concurrency", "2"),
+        ("source.per_origin", "1"),
+        ("source.capacity", "3"),
+        ("queue.capacity", "1"),
+    ];
+    let app = App::with(&flags, Clock::system()).await;
+    let silent = Origin::start(vec![Answer::nothing()]).await;
+    let body = |n: u8| json!({"source_url": silent.url(&format!("/{n}.jpg"))});
+    accepted(&app, body(0)).await;
+    silent.asked(1).await;
+    // One of these is due later, and counts as well.
+    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    let mut scheduled = body(1);
+    scheduled["start_at"] = json!(later.to_string());
+    accepted(&app, scheduled).await;
+    for n in 2..4 {
+        accepted(&app, body(n)).await;
+    }
+    let response = post(&app, &body(4)).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.headers().contains_key("retry-after"));
+    let problem: Value = response.json().await.unwrap();
+    assert_eq!(text(&problem, "/code"), "queue-full");
+    let queue = app.get_json("/v1/queue").await;
+    assert_eq!((&queue["waiting"], &queue["fetches"]["waiting"]), (&json!(0), &json!(3)), "{queue}");
+    let here = app.accepted(picture::jpeg(8, 8), &[]).await;
+    assert_eq!(app.finished(text(&here, "/id")).await["status"], "completed");
+
+    // Nor do uploads that wait keep a source out.
+    app.http.post(app.url("/v1/queue/pause?what=work")).send().await.unwrap();
+    app.accepted(picture::jpeg(8, 8), &[]).await;
+    let refused = app.submit(picture::jpeg(8, 8), &[]).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let waiting = app.get_json("/v1/jobs?status=queued").await;
+    let of_source = |job: &&Value| job["input"]["source_url"].is_string();
+    let one = waiting["items"].as_array().unwrap().iter().find(of_source).unwrap();
+    app.http.post(app.url(&format!("/v1/jobs/{}/cancel", text(one, "/id")))).send().await.unwrap();
+    accepted(&app, body(5)).await;
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn calling_it_off_and_its_deadline_end_a_fetch_at_once() {
     // No heartbeat notices it in time.
     let flags =
