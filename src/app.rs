@@ -237,7 +237,7 @@ fn sender_config(config: &Config) -> SenderConfig {
 /// Pictures come in as callbacks go out, through the same proxy; but where callbacks may go, not everything may be read.
 fn fetching(config: &Config) -> Result<Fetching, SenderError> {
     let own = &config.source;
-    let guard = Guard::new(GuardPolicy {
+    let guard = Guard::for_sources(GuardPolicy {
         allow_http: own.allow_http,
         allow_networks: own.allow_networks.clone(),
         allow_hosts: own.allow_hosts(),
@@ -250,6 +250,7 @@ fn fetching(config: &Config) -> Result<Fetching, SenderError> {
     Ok(Fetching {
         sender: Sender::for_pictures(guard, &asking)?,
         enabled: own.enabled,
+        first_byte: Duration::from_millis(own.first_byte_timeout_ms),
         concurrency: own.concurrency,
         per_source: own.per_origin,
         retry: own.retry_policy(),

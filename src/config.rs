@@ -282,7 +282,7 @@ impl Config {
 
     /// The numbers that would stop the service, or make it useless, outside of these bounds.
     #[rustfmt::skip]
-    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 49] {
+    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 50] {
         let Self { server, storage, queue, source, retention, imaging, callbacks, destinations, .. } = self;
         [
             ("server.header_timeout_ms", server.header_timeout_ms, 1..=DAY_MS),
@@ -305,6 +305,7 @@ impl Config {
             ("source.capacity", source.capacity, 1..=1_000_000_000),
             ("source.timeout_ms", source.timeout_ms, 1..=DAY_MS),
             ("source.connect_timeout_ms", source.connect_timeout_ms, 1..=DAY_MS),
+            ("source.first_byte_timeout_ms", source.first_byte_timeout_ms, 1..=DAY_MS),
             ("source.concurrency", source.concurrency as u64, 1..=10_000),
             ("source.per_origin", source.per_origin as u64, 1..=10_000),
             ("source.max_tries", source.max_tries.into(), 1..=1000),
@@ -528,6 +529,7 @@ mod tests {
     fn a_number_out_of_its_bounds_is_named_with_them() {
         for (key, value, told) in [
             ("queue.capacity", "0", "from 1 to 1000000000"),
+            ("source.per_origin", "16", "less than source.concurrency, or 1"),
             ("server.max_connections", "18446744073709551615", "from 1 to 1000000"),
             ("callbacks.concurrency", "2305843009213693952", "from 1 to 100000"),
             ("callbacks.connect_timeout_ms", "0", "from 1 to"),

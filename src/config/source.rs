@@ -5,8 +5,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::ConfigError;
 use super::callbacks::{as_in_urls, require_hosts};
+use super::{ConfigError, require};
 use crate::domain::retry::RetryPolicy;
 
 /// By how much each delay exceeds the one before it: config/default.toml says what that comes to.
@@ -21,6 +21,7 @@ pub struct Source {
     pub capacity: u64,
     pub timeout_ms: u64,
     pub connect_timeout_ms: u64,
+    pub first_byte_timeout_ms: u64,
     pub concurrency: usize,
     pub per_origin: usize,
     pub max_tries: u32,
@@ -51,6 +52,10 @@ impl Source {
 
     /// What no type says of the values.
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let leaves_places = self.per_origin < self.concurrency || self.per_origin == 1;
+        require(leaves_places, "source.per_origin", || {
+            "must be less than source.concurrency, or 1".to_owned()
+        })?;
         require_hosts("source.allow_hosts", self.allow_hosts.iter())
     }
 }

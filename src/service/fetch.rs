@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,8 @@ pub struct Fetching {
     pub sender: Sender,
     /// Whether new jobs may have a source. Those that were accepted are fetched all the same.
     pub enabled: bool,
+    /// How long the head of an answer may take.
+    pub first_byte: Duration,
     /// Pictures on their way at once.
     pub concurrency: usize,
     /// Of one source: a client's origin.
@@ -170,7 +173,10 @@ impl Service {
     async fn download(&self, job: &Job) -> Result<Fetched, ServiceError> {
         let config = self.fetching.config.as_ref().ok_or(ServiceError::Stopping)?;
         let url = self.source_url(job)?;
-        let mut download = config.sender.fetch(&url, self.settings.max_upload_bytes).await?;
+        let limit = self.settings.max_upload_bytes;
+        let mut download = config.sender.fetch(&url, limit, config.first_byte).await?;
+        // Else each try would bring as much of it as there is room for.
+        self.blobs.check_room_for(download.content_length().unwrap_or(limit))?;
         let mut upload = self.receive().await?;
         while let Some(chunk) = download.next().await? {
             upload.write(&chunk).await?;

@@ -284,6 +284,47 @@ async fn what_fails_for_now_is_tried_again_and_what_is_here_is_not_fetched_again
 }
 
 #[tokio::test]
+async fn one_that_does_not_begin_is_not_waited_for_as_long_as_one_that_is_slow() {
+    let flags =
+        [("source.first_byte_timeout_ms", "300"), ("source.timeout_ms", LONG_MS), ("source.max_tries", "1")];
+    let app = App::with(&flags, Clock::system()).await;
+    let origin = Origin::start(vec![Answer::nothing()]).await;
+    let job = accepted(&app, json!({"source_url": origin.url("/a.jpg")})).await;
+    assert_eq!(text(&app.finished(text(&job, "/id")).await, "/error/code"), "source-timeout");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_signed_url_may_be_long() {
+    let app = App::start().await;
+    let origin = Origin::start(vec![Answer::picture(&picture::jpeg(8, 8))]).await;
+    let url = |length| origin.url(&format!("/a.jpg?token={}", "x".repeat(length)));
+    let job = accepted(&app, json!({"source_url": url(8100)})).await;
+    assert_eq!(app.finished(text(&job, "/id")).await["status"], "completed");
+    let problem = refused(post(&app, &json!({"source_url": url(8200)})).await, "source-url-rejected").await;
+    assert_eq!(problem["reason"], "too_long");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_there_is_no_room_for_is_not_begun() {
+    let flags = [("server.max_upload_bytes", "1099511627776"), ("source.timeout_ms", LONG_MS)];
+    let app = App::with(&flags, Clock::system()).await;
+    if fs4::available_space(app.folder.path()).unwrap() > 1 << 40 {
+        return;
+    }
+    // Whether the source says how much it will be or not.
+    for headers in ["Content-Length: 1099511627776\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let origin = Origin::start(vec![Answer::Silence(head(headers))]).await;
+        let job = accepted(&app, json!({"source_url": origin.url("/a.jpg")})).await;
+        let waiting = app.job_when(text(&job, "/id"), |job| job["start_at"].is_string()).await;
+        assert_eq!((&waiting["status"], &waiting["attempt"]), (&json!("queued"), &json!(0)), "{waiting}");
+        origin.left(1).await;
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_source_is_left_alone_for_as_long_as_it_says() {
     let clock = Clock::manual("2026-11-21T09:00:00Z".parse().unwrap());
     let app = App::with(&[], clock.clone()).await;
@@ -301,7 +342,11 @@ async fn a_source_is_left_alone_for_as_long_as_it_says() {
 
 #[tokio::test]
 async fn sources_that_hang_hold_up_no_picture_that_is_here_nor_another_source() {
-    let app = App::with(&[("source.timeout_ms", LONG_MS)], Clock::system()).await;
+    let app = App::with(
+        &[("source.timeout_ms", LONG_MS), ("source.first_byte_timeout_ms", LONG_MS)],
+        Clock::system(),
+    )
+    .await;
     let silent = Origin::start(vec![Answer::nothing()]).await;
     for n in 0..20 {
         accepted(&app, json!({"source_url": silent.url(&format!("/{n}.jpg"))})).await;
@@ -333,6 +378,7 @@ async fn sources_that_hang_hold_up_no_picture_that_is_here_nor_another_source() 
 async fn sources_that_hang_keep_nobody_from_uploading() {
     let flags = [
         ("source.timeout_ms", LONG_MS),
+        ("source.first_byte_timeout_ms", LONG_MS),
         ("source.concurrency", "2"),
         ("source.per_origin", "1"),
         ("source.capacity", "3"),
@@ -377,8 +423,12 @@ async fn sources_that_hang_keep_nobody_from_uploading() {
 #[tokio::test]
 async fn calling_it_off_and_its_deadline_end_a_fetch_at_once() {
     // No heartbeat notices it in time.
-    let flags =
-        [("source.timeout_ms", LONG_MS), ("queue.heartbeat_ms", "40000000"), ("queue.lease_ms", LONG_MS)];
+    let flags = [
+        ("source.timeout_ms", LONG_MS),
+        ("source.first_byte_timeout_ms", LONG_MS),
+        ("queue.heartbeat_ms", "40000000"),
+        ("queue.lease_ms", LONG_MS),
+    ];
     let app = App::with(&flags, Clock::system()).await;
     for first in [Answer::nothing(), Answer::Drip(head("Connection: close\r\n"))] {
         let origin = Origin::start(vec![first]).await;
@@ -400,7 +450,7 @@ async fn calling_it_off_and_its_deadline_end_a_fetch_at_once() {
 
 #[tokio::test]
 async fn a_shutdown_gives_it_back_and_the_next_process_fetches_it() {
-    let flags = [("source.timeout_ms", LONG_MS)];
+    let flags = [("source.timeout_ms", LONG_MS), ("source.first_byte_timeout_ms", LONG_MS)];
     let app = App::with(&flags, Clock::system()).await;
     let origin = Origin::start(vec![Answer::nothing(), Answer::picture(&picture::jpeg(40, 30))]).await;
     let job = accepted(&app, json!({"source_url": origin.url("/a.jpg")})).await;
