@@ -22,6 +22,9 @@ use crate::notify::webhook::guard::Guard;
 use crate::notify::webhook::sender::Sender;
 use crate::store::{Ending, FetchRoom, StoreError};
 
+/// Sources that are remembered for having asked to be left alone; further ones are asked by each of their jobs.
+const MAX_RESTING: usize = 256;
+
 /// What clients see of a job meanwhile.
 const STAGE: &str = "fetch";
 
@@ -45,6 +48,8 @@ pub struct Fetching {
 pub(super) struct Fetches {
     config: Option<Fetching>,
     taken: Arc<Mutex<BTreeMap<DestinationId, usize>>>,
+    /// Sources that want to be left alone, and until when.
+    resting: Mutex<BTreeMap<DestinationId, Timestamp>>,
 }
 
 /// One of the places of a source; free for its next when dropped.
@@ -61,7 +66,7 @@ pub struct Claim {
 
 impl Fetches {
     pub(super) fn new(config: Option<Fetching>) -> Self {
-        Self { config, taken: Arc::default() }
+        Self { config, taken: Arc::default(), resting: Mutex::default() }
     }
 
     /// Where new jobs may have their source; `None`: nowhere.
@@ -71,6 +76,27 @@ impl Fetches {
 
     pub(super) fn retry_policy(&self) -> Option<&RetryPolicy> {
         self.config.as_ref().map(|config| &config.retry)
+    }
+
+    fn resting(&self) -> MutexGuard<'_, BTreeMap<DestinationId, Timestamp>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rest(&self, source: DestinationId, until: Timestamp) {
+        let mut resting = self.resting();
+        if resting.len() < MAX_RESTING || resting.contains_key(&source) {
+            resting.insert(source, until);
+        }
+    }
+
+    /// What there is room for: a source that rests is one that has no place.
+    fn room(&self, places: usize, now: Timestamp) -> FetchRoom {
+        let per_source = self.config.as_ref().map_or(0, |config| config.per_source);
+        let mut taken = self.taken().clone();
+        let mut resting = self.resting();
+        resting.retain(|_, until| *until > now);
+        taken.extend(resting.keys().map(|source| (*source, per_source)));
+        FetchRoom { places, per_source, taken }
     }
 
     fn taken(&self) -> MutexGuard<'_, BTreeMap<DestinationId, usize>> {
@@ -114,12 +140,18 @@ impl Service {
     /// Takes up to `places` jobs whose picture is to be fetched.
     pub async fn claim_fetches(&self, places: usize) -> Result<Vec<Claim>, ServiceError> {
         self.blobs.check_room()?;
-        let per_source = self.fetching.config.as_ref().map_or(0, |config| config.per_source);
-        let room = FetchRoom { places, per_source, taken: self.fetching.taken().clone() };
         let now = self.clock.now();
+        let room = self.fetching.room(places, now);
         let jobs = self.store.claim_fetches(self.worker, room, self.settings.lease, now).await?;
         let claim = |job: Job| Claim { _place: job.awaits().map(|source| self.fetching.place(source)), job };
         Ok(jobs.into_iter().map(claim).collect())
+    }
+
+    /// When there is next something to fetch, without a wake-up.
+    pub async fn next_fetch_due(&self) -> Result<Option<Timestamp>, ServiceError> {
+        let sweep = self.next_due().await?.sweep;
+        let rested = self.fetching.resting().values().min().copied();
+        Ok(sweep.into_iter().chain(rested).min())
     }
 
     /// Fetches a claimed job's picture, until that is done, is given back because `shutdown` was asked for, or is
@@ -165,7 +197,13 @@ impl Service {
         match fetched {
             Ok(()) => None,
             Err(ServiceError::Store(StoreError::Transition(_))) => lost(job),
-            Err(error) => Some(self.after_failure(job, &error)),
+            Err(error) => {
+                let until = self.clock.now().checked_add(error.retry_after()).unwrap_or(Timestamp::MAX);
+                if let Some(source) = job.awaits().filter(|_| !error.retry_after().is_zero()) {
+                    self.fetching.rest(source, until);
+                }
+                Some(self.after_failure(job, &error))
+            }
         }
     }
 

@@ -335,8 +335,17 @@ async fn a_source_is_left_alone_for_as_long_as_it_says() {
     assert_eq!(text(&waiting, "/error/code"), "source-unavailable");
     let due: jiff::Timestamp = text(&waiting, "/start_at").parse().unwrap();
     assert_eq!(due.duration_since(clock.now()).as_secs(), 120);
+    // By its other jobs, too: one that came later for another source is done, and this is not begun.
+    let held = accepted(&app, json!({"source_url": origin.url("/b.jpg")})).await;
+    let other = Origin::start(vec![Answer::picture(&picture::jpeg(8, 8))]).await;
+    let done = accepted(&app, json!({"source_url": other.url("/c.jpg")})).await;
+    assert_eq!(app.finished(text(&done, "/id")).await["status"], "completed");
+    let held = app.get_json(&format!("/v1/jobs/{}", text(&held, "/id"))).await;
+    assert_eq!((&held["status"], &held["attempt"]), (&json!("queued"), &json!(0)), "{held}");
     clock.set(due);
-    assert_eq!(app.finished(text(&job, "/id")).await["status"], "completed");
+    for job in [job, held] {
+        assert_eq!(app.finished(text(&job, "/id")).await["status"], "completed");
+    }
     app.stop().await;
 }
 
