@@ -399,7 +399,7 @@ async fn sources_that_hang_keep_nobody_from_uploading() {
     accepted(&app, body(0)).await;
     silent.asked(1).await;
     // One of these is due later, and counts as well.
-    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    let later = Clock::system().now() + jiff::SignedDuration::from_hours(1);
     let mut scheduled = body(1);
     scheduled["start_at"] = json!(later.to_string());
     accepted(&app, scheduled).await;
