@@ -142,7 +142,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         allow_hosts: config.callbacks.allow_hosts(),
     });
     let sender = Sender::new(guard.clone(), &sender_config(&config))?;
-    let fetching = fetching(&config, &guard)?;
+    let fetching = fetching(&config)?;
     let (opened, url, opening) = (config.clone(), base_url.clone(), clock.clone());
     let files = tokio::task::spawn_blocking(move || files::open(&opened, url, &opening));
     let Files { store, blobs, keys } = files.await.map_err(StartError::Opening)??;
@@ -234,19 +234,26 @@ fn sender_config(config: &Config) -> SenderConfig {
     }
 }
 
-/// Pictures come in as callbacks go out: through the same guard and the same proxy.
-fn fetching(config: &Config, guard: &Guard) -> Result<Fetching, SenderError> {
+/// Pictures come in as callbacks go out, through the same proxy; but where callbacks may go, not everything may be read.
+fn fetching(config: &Config) -> Result<Fetching, SenderError> {
     let own = &config.source;
+    let guard = Guard::for_sources(GuardPolicy {
+        allow_http: own.allow_http,
+        allow_networks: own.allow_networks.clone(),
+        allow_hosts: own.allow_hosts(),
+    });
     let asking = SenderConfig {
         timeout: Duration::from_millis(own.timeout_ms),
         connect_timeout: Duration::from_millis(own.connect_timeout_ms),
         ..sender_config(config)
     };
     Ok(Fetching {
-        sender: Sender::for_pictures(guard.clone(), &asking)?,
+        sender: Sender::for_pictures(guard, &asking)?,
         enabled: own.enabled,
+        first_byte: Duration::from_millis(own.first_byte_timeout_ms),
         concurrency: own.concurrency,
         per_source: own.per_origin,
+        retry: own.retry_policy(),
     })
 }
 
@@ -267,6 +274,7 @@ fn settings(config: &Config, base_url: &str) -> Settings {
         min_upload_rate: config.server.min_upload_bytes_per_second,
         upload_grace: Duration::from_millis(config.server.upload_grace_ms),
         queue_capacity: config.queue.capacity,
+        source_capacity: config.source.capacity,
         lease: Duration::from_millis(config.queue.lease_ms),
         heartbeat: Duration::from_millis(config.queue.heartbeat_ms),
         attempt_lease: if config.callbacks.handshake_hosts().is_empty() { timeout } else { 2 * timeout }

@@ -73,7 +73,12 @@ impl Blobs {
         check_room(&self.root, self.reserve)
     }
 
-    /// The same for artifacts of jobs that were accepted.
+    /// Whether there is room for one more of so many bytes.
+    pub fn check_room_for(&self, bytes: u64) -> io::Result<()> {
+        check_room(&self.root, self.reserve.saturating_add(bytes))
+    }
+
+    /// Whether there is room for artifacts of jobs that were accepted.
     pub fn check_room_for_artifacts(&self) -> io::Result<()> {
         check_room(&self.root, self.reserve / 2)
     }

@@ -19,20 +19,25 @@ use crate::domain::image::Watermarks;
 
 mod callbacks;
 mod presets;
+mod source;
 mod storage;
 mod watermarks;
 
 pub use callbacks::Callbacks;
 pub use presets::Preset;
+pub use source::Source;
 pub use storage::{Hidden, Storage};
 pub use watermarks::Watermark;
 
 /// The defaults, which are also the documentation.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
-/// What `--dev` changes of the defaults: plain http and loopback callbacks, a log for people.
+/// What `--dev` changes of the defaults: callbacks and sources over plain http and on this machine, a log for people.
 const DEV: &str = r#"
 [callbacks]
+allow_http = true
+allow_networks = ["127.0.0.0/8", "::1/128"]
+[source]
 allow_http = true
 allow_networks = ["127.0.0.0/8", "::1/128"]
 [log]
@@ -113,18 +118,6 @@ pub struct Queue {
     pub heartbeat_ms: u64,
     pub max_tries: u32,
     pub retry_delay_ms: u64,
-}
-
-/// Section `[source]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "documented in config/default.toml")]
-pub struct Source {
-    pub enabled: bool,
-    pub timeout_ms: u64,
-    pub connect_timeout_ms: u64,
-    pub concurrency: usize,
-    pub per_origin: usize,
 }
 
 /// Section `[retention]`.
@@ -288,6 +281,8 @@ impl Config {
                 .with_list_parse_key("callbacks.allow_networks")
                 .with_list_parse_key("callbacks.allow_hosts")
                 .with_list_parse_key("callbacks.handshake_hosts")
+                .with_list_parse_key("source.allow_networks")
+                .with_list_parse_key("source.allow_hosts")
                 .with_list_parse_key("storage.previous_encryption_keys")
                 .source(Some(environment)),
         );
@@ -304,7 +299,7 @@ impl Config {
 
     /// The numbers that would stop the service, or make it useless, outside of these bounds.
     #[rustfmt::skip]
-    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 45] {
+    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 50] {
         let Self { server, storage, queue, source, retention, imaging, callbacks, destinations, .. } = self;
         [
             ("server.header_timeout_ms", server.header_timeout_ms, 1..=DAY_MS),
@@ -324,10 +319,15 @@ impl Config {
             ("queue.heartbeat_ms", queue.heartbeat_ms, 1..=YEAR_MS),
             ("queue.max_tries", queue.max_tries.into(), 1..=1000),
             ("queue.retry_delay_ms", queue.retry_delay_ms, 0..=DAY_MS),
+            ("source.capacity", source.capacity, 1..=1_000_000_000),
             ("source.timeout_ms", source.timeout_ms, 1..=DAY_MS),
             ("source.connect_timeout_ms", source.connect_timeout_ms, 1..=DAY_MS),
+            ("source.first_byte_timeout_ms", source.first_byte_timeout_ms, 1..=DAY_MS),
             ("source.concurrency", source.concurrency as u64, 1..=10_000),
             ("source.per_origin", source.per_origin as u64, 1..=10_000),
+            ("source.max_tries", source.max_tries.into(), 1..=1000),
+            ("source.retry_initial_ms", source.retry_initial_ms, 1..=YEAR_MS),
+            ("source.retry_max_ms", source.retry_max_ms, 1..=YEAR_MS),
             ("retention.finished_ms", retention.finished_ms, 0..=100 * YEAR_MS),
             ("retention.deleted_ms", retention.deleted_ms, 0..=100 * YEAR_MS),
             ("retention.undelivered_ms", retention.undelivered_ms, 0..=100 * YEAR_MS),
@@ -391,6 +391,7 @@ impl Config {
         })?;
         self.storage.validate()?;
         self.presets()?;
+        self.source.validate()?;
         self.callbacks.validate()
     }
 }
@@ -485,8 +486,10 @@ mod tests {
     fn the_defaults_are_valid_and_dev_allows_loopback() {
         let config = Config::load(Sources::default()).unwrap();
         assert!(!config.callbacks.allow_http && config.callbacks.allow_networks.is_empty());
+        assert!(!config.source.allow_http && config.source.allow_networks.is_empty());
         let dev = Config::load(Sources { dev: true, ..Sources::default() }).unwrap();
         assert!(dev.callbacks.allow_http && dev.callbacks.allow_networks.len() == 2);
+        assert!(dev.source.allow_http && dev.source.allow_networks.len() == 2);
         assert_eq!(dev.log.format, LogFormat::Text);
     }
 
@@ -543,6 +546,7 @@ mod tests {
     fn a_number_out_of_its_bounds_is_named_with_them() {
         for (key, value, told) in [
             ("queue.capacity", "0", "from 1 to 1000000000"),
+            ("source.per_origin", "16", "less than source.concurrency, or 1"),
             ("server.max_connections", "18446744073709551615", "from 1 to 1000000"),
             ("callbacks.concurrency", "2305843009213693952", "from 1 to 100000"),
             ("callbacks.connect_timeout_ms", "0", "from 1 to"),

@@ -95,6 +95,8 @@ pub struct Settings {
     pub upload_grace: Duration,
     /// Jobs that may wait.
     pub queue_capacity: u64,
+    /// Jobs whose picture may wait to be fetched.
+    pub source_capacity: u64,
     /// How long a claim lasts without a heartbeat.
     pub lease: Duration,
     /// How often a running job's lease is extended.
@@ -143,7 +145,11 @@ impl Service {
         let Keys { vault, signing, ed25519 } = keys;
         let worker = WorkerId::new(clock.now(), &crate::clock::entropy());
         Self {
-            intake: intake::Intake::new(settings.queue_capacity, settings.max_uploads),
+            intake: intake::Intake::new(
+                settings.queue_capacity,
+                settings.source_capacity,
+                settings.max_uploads,
+            ),
             fetching: fetch::Fetches::new(None),
             running: Mutex::default(),
             stopping: CancellationToken::new(),

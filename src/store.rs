@@ -282,13 +282,28 @@ pub trait Store: Send + Sync + 'static {
     async fn next_due(&self) -> Result<NextDue, StoreError>;
 
     /// How many jobs wait for a worker.
-    fn waiting_jobs(&self) -> u64;
+    fn waiting(&self) -> Waiting;
+
+    /// All of them.
+    fn waiting_jobs(&self) -> u64 {
+        let Waiting { work, fetches } = self.waiting();
+        work + fetches
+    }
 
     /// What wakes those who wait for a change.
     fn signals(&self) -> &Signals;
 
     /// Finishes what was begun and lets go of the engine; later calls get [`StoreError::Closed`].
     async fn close(&self);
+}
+
+/// Jobs that wait for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// Their picture is here.
+    pub work: u64,
+    /// Their picture is still to be fetched.
+    pub fetches: u64,
 }
 
 /// A job to accept.

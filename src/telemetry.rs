@@ -54,6 +54,8 @@ pub const UNDELIVERED_OLDEST: &str = "darkroom_undelivered_oldest_seconds";
 pub const SUSPENDED: &str = "darkroom_destination_suspended";
 /// Jobs that wait for a worker.
 pub const QUEUE_DEPTH: &str = "darkroom_queue_depth";
+/// Jobs whose picture waits to be fetched.
+pub const FETCH_QUEUE_DEPTH: &str = "darkroom_fetch_queue_depth";
 /// Jobs that have ended, by `status`.
 pub const JOBS_TOTAL: &str = "darkroom_jobs_total";
 
@@ -99,6 +101,7 @@ fn install() -> Option<PrometheusHandle> {
     describe_gauge!(UNDELIVERED_OLDEST, Unit::Seconds, "How old the oldest of these is");
     describe_gauge!(SUSPENDED, "Destinations that are suspended, disabled or paused");
     describe_gauge!(QUEUE_DEPTH, "Jobs that wait for a worker");
+    describe_gauge!(FETCH_QUEUE_DEPTH, "Jobs whose picture waits to be fetched");
     describe_counter!(JOBS_TOTAL, "Jobs that have ended, by status");
     describe_gauge!(IMAGING_PROCESSES, "Imaging processes that are alive");
     describe_counter!(IMAGING_RESTARTS, "Imaging processes that were replaced, by reason");

@@ -321,6 +321,7 @@ fn settings() -> Settings {
         min_upload_rate: 0,
         upload_grace: SECOND,
         queue_capacity: 10_000_000,
+        source_capacity: 1,
         lease: 30 * SECOND,
         heartbeat: 10 * SECOND,
         attempt_lease: 30 * SECOND,

@@ -111,12 +111,17 @@ async fn ready(api: &Api, root: &Links) -> Result<Finding, CliError> {
 }
 
 async fn queue(api: &Api, root: &Links) -> Result<[Finding; 2], CliError> {
-    let Queue { waiting, capacity, paused, imaging, .. } = api.get(root.href("queue")?).await?.body;
+    let Queue { waiting, capacity, fetches, paused, imaging, .. } = api.get(root.href("queue")?).await?.body;
     let mut detail = format!("{waiting} of {capacity} jobs wait");
+    if fetches.waiting > 0 {
+        detail += &format!(", {} of {} for their picture", fetches.waiting, fetches.capacity);
+    }
     if paused.intake || paused.work {
         detail += "; paused, see `darkroom queue`";
     }
-    let grade = if paused.intake || paused.work || waiting >= capacity { Grade::Look } else { Grade::Ok };
+    // A service of an earlier version tells of no fetches.
+    let is_full = waiting >= capacity || fetches.waiting > 0 && fetches.waiting >= fetches.capacity;
+    let grade = if paused.intake || paused.work || is_full { Grade::Look } else { Grade::Ok };
     Ok([Finding { grade, what: "queue", detail }, walls(&imaging)])
 }
 

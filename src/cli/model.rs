@@ -58,10 +58,19 @@ pub(super) struct Root {
 pub(super) struct Queue {
     pub(super) waiting: u64,
     pub(super) capacity: u64,
+    pub(super) fetches: Fetches,
     pub(super) paused: Paused,
     pub(super) imaging: Imaging,
     #[serde(rename = "_links")]
     pub(super) links: Links,
+}
+
+/// Jobs whose picture is still to be fetched.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Fetches {
+    pub(super) waiting: u64,
+    pub(super) capacity: u64,
 }
 
 /// Where pictures are worked on.

@@ -72,6 +72,7 @@ fn text(queue: &Queue) -> String {
     let state = |paused| if paused { "paused" } else { "on" };
     pairs([
         ("waiting", format!("{} of {}", queue.waiting, queue.capacity)),
+        ("to fetch", format!("{} of {}", queue.fetches.waiting, queue.fetches.capacity)),
         ("intake", state(queue.paused.intake).to_owned()),
         ("work", state(queue.paused.work).to_owned()),
     ])

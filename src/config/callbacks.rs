@@ -77,7 +77,7 @@ impl Callbacks {
     /// The hosts that callbacks may reach whatever their addresses, as a URL has them.
     #[must_use]
     pub fn allow_hosts(&self) -> Vec<String> {
-        self.allow_hosts.iter().filter_map(|host| as_in_url(host)).collect()
+        as_in_urls(&self.allow_hosts)
     }
 
     /// The hosts that are asked for their permission, as a URL has them; `*` for all.
@@ -93,21 +93,8 @@ impl Callbacks {
         require(proxy_ok, "callbacks.egress_proxy", || {
             "must be the http or https URL of a proxy, without a path".to_owned()
         })?;
-        for (key, hosts) in [
-            ("callbacks.allow_hosts", &self.allow_hosts),
-            ("callbacks.handshake_hosts", &self.handshake_hosts),
-        ] {
-            let is_all = |host: &str| host == "*" && key == "callbacks.handshake_hosts";
-            // A variable that is empty has one empty name.
-            let is_empty = hosts.iter().all(String::is_empty);
-            let wrong = hosts.iter().find(|host| as_in_url(host).is_none() && !is_all(host) && !is_empty);
-            require(wrong.is_none(), key, || {
-                let host = wrong.map_or("", String::as_str);
-                format!(
-                    "must be hosts, without scheme and port, which {host:?} is not; in the environment as a,b"
-                )
-            })?;
-        }
+        require_hosts("callbacks.allow_hosts", self.allow_hosts.iter())?;
+        require_hosts("callbacks.handshake_hosts", self.handshake_hosts.iter().filter(|host| *host != "*"))?;
         let origin = &self.handshake_origin;
         require(
             origin.is_empty() || matches!(Host::parse(origin), Ok(Host::Domain(name)) if name == *origin),
@@ -118,6 +105,26 @@ impl Callbacks {
         let secret_ok = secret.is_empty() || secret.parse::<crate::domain::secret::SigningSecret>().is_ok();
         require(secret_ok, "callbacks.signing_secret", || crate::domain::secret::SecretError.to_string())
     }
+}
+
+/// What no type says of a list of hosts.
+pub(super) fn require_hosts<'a>(
+    key: &'static str,
+    hosts: impl Iterator<Item = &'a String>,
+) -> Result<(), ConfigError> {
+    let hosts: Vec<_> = hosts.map(String::as_str).collect();
+    // A variable that is empty has one empty name.
+    let is_empty = hosts.iter().all(|host| host.is_empty());
+    let wrong = hosts.into_iter().find(|host| as_in_url(host).is_none() && !is_empty);
+    require(wrong.is_none(), key, || {
+        let host = wrong.unwrap_or_default();
+        format!("must be hosts, without scheme and port, which {host:?} is not; in the environment as a,b")
+    })
+}
+
+/// Hosts as URLs have them.
+pub(super) fn as_in_urls(hosts: &[String]) -> Vec<String> {
+    hosts.iter().filter_map(|host| as_in_url(host)).collect()
 }
 
 /// A host as the URLs that name it have it: in lower case and ASCII, an IPv6 address in brackets and its shortest form.

@@ -130,7 +130,8 @@ pub struct Job {
     pub purge_at: Option<Timestamp>,
     /// The client's key for it, which goes when it goes.
     pub idempotency_key: Option<String>,
-    /// How many tries were begun and not given back.
+    /// How many tries were begun and not given back: to fetch its picture, and from when that is here, to make the
+    /// artifacts.
     pub attempt: u32,
     /// The picture; `None` until it is here.
     pub input: Option<Input>,
@@ -237,14 +238,14 @@ impl Job {
     }
 
     /// Its picture is here: processing → queued, for a worker that makes the artifacts, or cancelled if that was asked
-    /// for. The try goes on there. From where it came is not needed any more.
+    /// for, with all its tries before it. From where it came is not needed any more.
     pub fn fetched(&mut self, token: u64, input: Input, now: Timestamp) -> Result<(), TransitionError> {
         self.held(token)?;
         self.input = Some(input);
         if let Some(source) = &mut self.source {
             source.sealed = None;
         }
-        self.attempt = self.attempt.saturating_sub(1);
+        self.attempt = 0;
         self.error = None;
         self.requeue(None, now);
         Ok(())

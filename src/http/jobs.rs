@@ -53,7 +53,7 @@ pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
     };
     let idempotency_key = idempotency_key(&call.headers)?;
     let key_in_use = idempotency_key.as_deref().map(|key| service.hold_key(&client, key)).transpose()?;
-    let slot = service.reserve()?;
+    let slot = if head.is_some() { service.reserve() } else { service.reserve_source() }?;
     let Accepted { job: accepted, replayed } = match head {
         Some(head) => {
             let Incoming { picture, filename, claimed_type, fields } =

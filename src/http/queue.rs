@@ -15,10 +15,18 @@ use crate::service::view::{LinkBuilder, Links};
 struct Queue {
     waiting: u64,
     capacity: u64,
+    fetches: Fetches,
     paused: PausedView,
     imaging: Imaging,
     #[serde(rename = "_links")]
     links: Links,
+}
+
+/// Jobs whose picture is still to be fetched.
+#[derive(Serialize)]
+struct Fetches {
+    waiting: u64,
+    capacity: u64,
 }
 
 #[derive(Serialize)]
@@ -98,9 +106,11 @@ fn represent(call: &Call) -> Response {
     if paused.intake || paused.work {
         links = links.post("resume", "/v1/queue/resume");
     }
+    let (waiting, settings) = (call.service.waiting(), call.service.settings());
     json(&Queue {
-        waiting: call.service.waiting_jobs(),
-        capacity: call.service.settings().queue_capacity,
+        waiting: waiting.work,
+        capacity: settings.queue_capacity,
+        fetches: Fetches { waiting: waiting.fetches, capacity: settings.source_capacity },
         paused: PausedView { intake: paused.intake, work: paused.work },
         imaging: Imaging::of(&call.service),
         links: links.build(),

@@ -18,6 +18,10 @@ use crate::service::error::FieldError;
 use crate::service::submit::Fields;
 
 const SOURCE_URL: &str = "source_url";
+/// How much of what is wrong is named: a small body has room for thousands of members that are unknown.
+const MAX_FAULTS: usize = 32;
+/// As many characters of a member's name are repeated.
+const MAX_NAME_CHARS: usize = 64;
 
 /// What came in.
 pub(super) struct Incoming {
@@ -69,9 +73,13 @@ fn read(members: &[(String, Box<RawValue>)]) -> Incoming {
     let mut seen = Vec::new();
     for (name, value) in members {
         if let Err((code, detail)) = set(&mut incoming, &mut seen, name, value) {
-            incoming.faults.push(FieldError { field: name.clone(), code, detail });
+            let field = name.chars().take(MAX_NAME_CHARS).collect();
+            incoming.faults.push(FieldError { field, code, detail });
         }
     }
+    // Whether the source itself is named is asked for later.
+    incoming.faults.sort_by_key(|fault| fault.field != SOURCE_URL);
+    incoming.faults.truncate(MAX_FAULTS);
     incoming
 }
 
@@ -230,6 +238,14 @@ mod tests {
         ];
         assert_eq!(named, expected);
         assert!(!format!("{faults:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_is_named_has_a_bound() {
+        let members: Vec<_> = (0..500).map(|n| format!("\"{}{n}\":0", "x".repeat(90))).collect();
+        let faults = read(&format!("{{{},\"source_url\":0}}", members.join(","))).faults;
+        assert_eq!((faults.len(), faults[0].field.as_str()), (32, "source_url"));
+        assert!(faults[1..].iter().all(|fault| fault.field == "x".repeat(64)));
     }
 
     #[test]

@@ -50,7 +50,9 @@ impl Service {
         let held = [Standing::Suspended, Standing::Disabled, Standing::Paused];
         let held = held.iter().filter_map(|standing| standings.get(standing)).sum();
         gauge(telemetry::SUSPENDED, None, held);
-        gauge(telemetry::QUEUE_DEPTH, None, self.store.waiting_jobs());
+        let waiting = self.store.waiting();
+        gauge(telemetry::QUEUE_DEPTH, None, waiting.work);
+        gauge(telemetry::FETCH_QUEUE_DEPTH, None, waiting.fetches);
         let (used, budget) = self.imaging.budget().usage();
         gauge(telemetry::IMAGING_MEMORY_USED, None, used);
         gauge(telemetry::IMAGING_MEMORY_BUDGET, None, budget);

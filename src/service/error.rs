@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::vault::VaultError;
-use crate::domain::delivery::ErrorClass;
+use crate::domain::attempt::{ErrorClass, Fault};
 use crate::domain::job::JobError;
 use crate::domain::rotation::TooManySecrets;
 pub use crate::imaging::ImagingError;
@@ -30,8 +30,10 @@ pub struct FieldError {
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// As many jobs wait as may wait.
-    #[error("{capacity} jobs are waiting, which is as many as may wait")]
+    #[error("{capacity} {what} are waiting, which is as many as may wait")]
     QueueFull {
+        /// For what they wait.
+        what: &'static str,
         /// How many may wait.
         capacity: u64,
     },
@@ -135,6 +137,11 @@ impl ServiceError {
             }
             _ => Duration::ZERO,
         }
+    }
+
+    /// Whether it lies between here and the source, and so is no fault of the source.
+    pub(super) fn is_on_the_way(&self) -> bool {
+        matches!(self, Self::Fetch(FetchError::Failed(failure)) if failure.fault != Fault::Receiver)
     }
 
     /// Whether it is the disk that is full: not a fault, and what was to be done is done when there is room.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -16,8 +17,13 @@ use super::{Service, ServiceError, view};
 use crate::blobs::ORIGINAL;
 use crate::domain::id::DestinationId;
 use crate::domain::job::{Input, Job, Source};
+use crate::domain::retry::RetryPolicy;
+use crate::notify::webhook::guard::Guard;
 use crate::notify::webhook::sender::Sender;
 use crate::store::{Ending, FetchRoom, StoreError};
+
+/// Sources that are remembered for having asked to be left alone; further ones are asked by each of their jobs.
+const MAX_RESTING: usize = 256;
 
 /// What clients see of a job meanwhile.
 const STAGE: &str = "fetch";
@@ -28,16 +34,22 @@ pub struct Fetching {
     pub sender: Sender,
     /// Whether new jobs may have a source. Those that were accepted are fetched all the same.
     pub enabled: bool,
+    /// How long the head of an answer may take.
+    pub first_byte: Duration,
     /// Pictures on their way at once.
     pub concurrency: usize,
     /// Of one source: a client's origin.
     pub per_source: usize,
+    /// When a fetch that failed for now is repeated.
+    pub retry: RetryPolicy,
 }
 
 /// What of it goes on.
 pub(super) struct Fetches {
     config: Option<Fetching>,
     taken: Arc<Mutex<BTreeMap<DestinationId, usize>>>,
+    /// Sources that want to be left alone, and until when.
+    resting: Mutex<BTreeMap<DestinationId, Timestamp>>,
 }
 
 /// One of the places of a source; free for its next when dropped.
@@ -54,11 +66,37 @@ pub struct Claim {
 
 impl Fetches {
     pub(super) fn new(config: Option<Fetching>) -> Self {
-        Self { config, taken: Arc::default() }
+        Self { config, taken: Arc::default(), resting: Mutex::default() }
     }
 
-    pub(super) fn is_enabled(&self) -> bool {
-        self.config.as_ref().is_some_and(|config| config.enabled)
+    /// Where new jobs may have their source; `None`: nowhere.
+    pub(super) fn guard(&self) -> Option<&Guard> {
+        self.config.as_ref().filter(|config| config.enabled).map(|config| config.sender.guard())
+    }
+
+    pub(super) fn retry_policy(&self) -> Option<&RetryPolicy> {
+        self.config.as_ref().map(|config| &config.retry)
+    }
+
+    fn resting(&self) -> MutexGuard<'_, BTreeMap<DestinationId, Timestamp>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rest(&self, source: DestinationId, until: Timestamp) {
+        let mut resting = self.resting();
+        if resting.len() < MAX_RESTING || resting.contains_key(&source) {
+            resting.insert(source, until);
+        }
+    }
+
+    /// What there is room for: a source that rests is one that has no place.
+    fn room(&self, places: usize, now: Timestamp) -> FetchRoom {
+        let per_source = self.config.as_ref().map_or(0, |config| config.per_source);
+        let mut taken = self.taken().clone();
+        let mut resting = self.resting();
+        resting.retain(|_, until| *until > now);
+        taken.extend(resting.keys().map(|source| (*source, per_source)));
+        FetchRoom { places, per_source, taken }
     }
 
     fn taken(&self) -> MutexGuard<'_, BTreeMap<DestinationId, usize>> {
@@ -102,12 +140,18 @@ impl Service {
     /// Takes up to `places` jobs whose picture is to be fetched.
     pub async fn claim_fetches(&self, places: usize) -> Result<Vec<Claim>, ServiceError> {
         self.blobs.check_room()?;
-        let per_source = self.fetching.config.as_ref().map_or(0, |config| config.per_source);
-        let room = FetchRoom { places, per_source, taken: self.fetching.taken().clone() };
         let now = self.clock.now();
+        let room = self.fetching.room(places, now);
         let jobs = self.store.claim_fetches(self.worker, room, self.settings.lease, now).await?;
         let claim = |job: Job| Claim { _place: job.awaits().map(|source| self.fetching.place(source)), job };
         Ok(jobs.into_iter().map(claim).collect())
+    }
+
+    /// When there is next something to fetch, without a wake-up.
+    pub async fn next_fetch_due(&self) -> Result<Option<Timestamp>, ServiceError> {
+        let sweep = self.next_due().await?.sweep;
+        let rested = self.fetching.resting().values().min().copied();
+        Ok(sweep.into_iter().chain(rested).min())
     }
 
     /// Fetches a claimed job's picture, until that is done, is given back because `shutdown` was asked for, or is
@@ -115,11 +159,9 @@ impl Service {
     pub async fn fetch(&self, claim: Claim, shutdown: &CancellationToken) {
         let job = &claim.job;
         let token = job.lease_token;
-        let called_off = self.begin(job.id);
-        self.set_progress(job.id, view::Progress::running(0, job.variants.len(), Some(STAGE)));
         let ending = match self.after_too_many(job) {
             Some(ending) => Some(ending),
-            None => self.attempt_fetch(job, token, shutdown, &called_off).await,
+            None => self.attempt_fetch(job, token, shutdown).await,
         };
         if let Some(ending) = ending {
             self.conclude(job.id, token, &ending).await;
@@ -130,17 +172,13 @@ impl Service {
     }
 
     /// `None` when there is nothing to record: it is fetched, or another's by now.
-    async fn attempt_fetch(
-        &self,
-        job: &Job,
-        token: u64,
-        shutdown: &CancellationToken,
-        called_off: &CancellationToken,
-    ) -> Option<Ending> {
+    async fn attempt_fetch(&self, job: &Job, token: u64, shutdown: &CancellationToken) -> Option<Ending> {
+        let called_off = self.begin(job.id);
+        self.set_progress(job.id, view::Progress::running(0, job.variants.len(), Some(STAGE)));
         let deadline = job.deadline_at.unwrap_or(Timestamp::MAX);
         let fetched = tokio::select! {
             fetched = self.download(job) => fetched.map(Ok),
-            stop = self.watch(job, token, shutdown, called_off) => stop.map(Err),
+            stop = self.watch(job, token, shutdown, &called_off) => stop.map(Err),
             () = self.clock.sleep_until(deadline) => {
                 self.end(job.id);
                 // It fails in the store, which tells of it; the loop of deadlines does the same when this fails.
@@ -159,7 +197,13 @@ impl Service {
         match fetched {
             Ok(()) => None,
             Err(ServiceError::Store(StoreError::Transition(_))) => lost(job),
-            Err(error) => Some(self.after_failure(job, &error)),
+            Err(error) => {
+                let until = self.clock.now().checked_add(error.retry_after()).unwrap_or(Timestamp::MAX);
+                if let Some(source) = job.awaits().filter(|_| !error.retry_after().is_zero()) {
+                    self.fetching.rest(source, until);
+                }
+                Some(self.after_failure(job, &error))
+            }
         }
     }
 
@@ -167,7 +211,10 @@ impl Service {
     async fn download(&self, job: &Job) -> Result<Fetched, ServiceError> {
         let config = self.fetching.config.as_ref().ok_or(ServiceError::Stopping)?;
         let url = self.source_url(job)?;
-        let mut download = config.sender.fetch(&url, self.settings.max_upload_bytes).await?;
+        let limit = self.settings.max_upload_bytes;
+        let mut download = config.sender.fetch(&url, limit, config.first_byte).await?;
+        // Else each try would bring as much of it as there is room for.
+        self.blobs.check_room_for(download.content_length().unwrap_or(limit))?;
         let mut upload = self.receive().await?;
         while let Some(chunk) = download.next().await? {
             upload.write(&chunk).await?;

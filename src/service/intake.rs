@@ -8,12 +8,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Service, ServiceError};
 use crate::domain::client::ClientId;
 
-/// Uploads under way.
+/// Requests under way.
 pub(super) struct Intake {
+    uploads: Lane,
+    /// Apart, so that sources that hang keep nobody from uploading.
+    sources: Lane,
+    keys: Arc<Mutex<HashSet<(ClientId, String)>>>,
+}
+
+/// Those of one kind, and how many jobs of it may wait.
+struct Lane {
+    what: &'static str,
     capacity: u64,
     max_uploads: u64,
     receiving: Arc<AtomicU64>,
-    keys: Arc<Mutex<HashSet<(ClientId, String)>>>,
 }
 
 /// The right to submit one job; given back when dropped.
@@ -27,9 +35,9 @@ pub struct KeyInUse {
     key: (ClientId, String),
 }
 
-impl Intake {
-    pub(super) fn new(capacity: u64, max_uploads: u64) -> Self {
-        Self { capacity, max_uploads, receiving: Arc::default(), keys: Arc::default() }
+impl Lane {
+    fn new(what: &'static str, capacity: u64, max_uploads: u64) -> Self {
+        Self { what, capacity, max_uploads, receiving: Arc::default() }
     }
 
     /// `waiting` counts the jobs that wait by now.
@@ -51,7 +59,17 @@ impl Intake {
                 Err(now) => receiving = now,
             }
         }
-        Err(ServiceError::QueueFull { capacity: self.capacity })
+        Err(ServiceError::QueueFull { what: self.what, capacity: self.capacity })
+    }
+}
+
+impl Intake {
+    pub(super) fn new(capacity: u64, source_capacity: u64, max_uploads: u64) -> Self {
+        Self {
+            uploads: Lane::new("jobs", capacity, max_uploads),
+            sources: Lane::new("jobs whose picture is to be fetched", source_capacity, max_uploads),
+            keys: Arc::default(),
+        }
     }
 
     fn hold_key(&self, client: &ClientId, key: &str) -> Result<KeyInUse, ServiceError> {
@@ -65,16 +83,26 @@ impl Intake {
 }
 
 impl Service {
-    /// Reserves room for one job, before its body is read.
+    /// Reserves room for one job that brings its picture, before its body is read.
     pub fn reserve(&self) -> Result<Slot, ServiceError> {
+        self.check_intake()?;
+        self.intake.uploads.reserve(|| self.store.waiting().work)
+    }
+
+    /// The same for one whose picture is to be fetched.
+    pub fn reserve_source(&self) -> Result<Slot, ServiceError> {
+        self.check_intake()?;
+        self.intake.sources.reserve(|| self.store.waiting().fetches)
+    }
+
+    fn check_intake(&self) -> Result<(), ServiceError> {
         if !self.is_ready() {
             return Err(ServiceError::Stopping);
         }
         if self.paused().intake {
             return Err(ServiceError::Paused);
         }
-        self.blobs.check_room()?;
-        self.intake.reserve(|| self.store.waiting_jobs())
+        Ok(self.blobs.check_room()?)
     }
 
     /// Notes that a request with this idempotency key is being received, so that a second one meanwhile is told.
@@ -101,10 +129,10 @@ mod tests {
 
     #[test]
     fn slots_and_waiting_jobs_share_the_capacity() {
-        let intake = Intake::new(3, 3);
+        let intake = Lane::new("jobs", 3, 3);
         let first = intake.reserve(|| 1).unwrap();
         let _second = intake.reserve(|| 1).unwrap();
-        assert!(matches!(intake.reserve(|| 1), Err(ServiceError::QueueFull { capacity: 3 })));
+        assert!(matches!(intake.reserve(|| 1), Err(ServiceError::QueueFull { capacity: 3, .. })));
         drop(first);
         assert!(intake.reserve(|| 1).is_ok());
         assert!(intake.reserve(|| u64::MAX).is_err());
@@ -112,17 +140,17 @@ mod tests {
 
     #[test]
     fn uploads_have_a_bound_of_their_own() {
-        let intake = Intake::new(3, 1);
+        let intake = Lane::new("jobs", 3, 1);
         let held = intake.reserve(|| 0).unwrap();
         assert!(matches!(intake.reserve(|| 0), Err(ServiceError::TooManyUploads { limit: 1 })));
-        assert!(matches!(intake.reserve(|| 2), Err(ServiceError::QueueFull { capacity: 3 })));
+        assert!(matches!(intake.reserve(|| 2), Err(ServiceError::QueueFull { capacity: 3, .. })));
         drop(held);
         assert!(intake.reserve(|| 2).is_ok());
     }
 
     #[test]
     fn many_at_once_never_exceed_the_capacity() {
-        let intake = Intake::new(10, 100);
+        let intake = Lane::new("jobs", 10, 100);
         let slots: Vec<_> = std::thread::scope(|scope| {
             let takers: Vec<_> = (0..8)
                 .map(|_| scope.spawn(|| (0..5).filter_map(|_| intake.reserve(|| 0).ok()).collect::<Vec<_>>()))
@@ -134,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_key_is_held_once_for_each_client() {
-        let intake = Intake::new(1, 1);
+        let intake = Intake::new(1, 1, 1);
         let held = intake.hold_key(&ClientId::dev(), "k").unwrap();
         assert!(matches!(intake.hold_key(&ClientId::dev(), "k"), Err(ServiceError::IdempotencyKeyInFlight)));
         drop(held);

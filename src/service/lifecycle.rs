@@ -4,7 +4,7 @@ use super::{Service, ServiceError};
 use crate::domain::client::ClientId;
 use crate::domain::id::JobId;
 use crate::domain::job::{Job, JobStatus};
-pub use crate::store::Paused;
+pub use crate::store::{Paused, Waiting};
 
 /// Where pictures are worked on.
 #[derive(Debug)]
@@ -65,8 +65,8 @@ impl Service {
 
     /// How many jobs wait for a worker.
     #[must_use]
-    pub fn waiting_jobs(&self) -> u64 {
-        self.store.waiting_jobs()
+    pub fn waiting(&self) -> Waiting {
+        self.store.waiting()
     }
 
     /// Tells the work on this job, if it runs here, that it was called off; elsewhere its next heartbeat does.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,10 @@ use crate::store::{Ending, StoreError};
 const STEPS_AHEAD: usize = 128;
 /// How long a job waits whose artifacts found no room on the disk.
 const NO_ROOM_DELAY: Duration = Duration::from_secs(5);
+/// How long a job waits that got nowhere near its source.
+const NO_WAY_DELAY: Duration = Duration::from_secs(30);
+/// For so long since it began, no such try counts. Beyond that they do: to some sources there is no way from here at all.
+const NO_WAY_FOR: SignedDuration = SignedDuration::from_hours(24);
 
 /// Why the work on a job stops before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,16 +115,26 @@ impl Service {
         }
     }
 
-    /// The end of a job whose tries have all ended with their worker.
+    /// The end of a job whose last try ended with its worker.
     pub(super) fn after_too_many(&self, job: &Job) -> Option<Ending> {
-        let detail = format!("the worker died during each of {} tries", job.attempt.saturating_sub(1));
+        let detail = format!("the worker died during the last of {} tries", job.attempt.saturating_sub(1));
         let ending = || failure("worker-lost", "The picture could not be processed", &detail);
-        (job.attempt > self.settings.job_retry.max_attempts).then(|| Ending::Failed(ending()))
+        (job.attempt > self.retry_policy(job).max_attempts).then(|| Ending::Failed(ending()))
     }
 
     pub(super) fn after_failure(&self, job: &Job, error: &ServiceError) -> Ending {
         tracing::warn!(job = %job.id, attempt = job.attempt, error = error as &dyn std::error::Error, "a try failed");
-        after_failure(error, job.attempt, &self.settings.job_retry, self.clock.now())
+        let now = self.clock.now();
+        let began = job.started_at.unwrap_or(now);
+        if error.is_on_the_way() && now.duration_since(began) < NO_WAY_FOR {
+            return Ending::GivenBack(Some(now.checked_add(NO_WAY_DELAY).unwrap_or(Timestamp::MAX)));
+        }
+        after_failure(error, job.attempt, self.retry_policy(job), now)
+    }
+
+    fn retry_policy(&self, job: &Job) -> &RetryPolicy {
+        let of_fetches = self.fetching.retry_policy().filter(|_| job.input.is_none());
+        of_fetches.unwrap_or(&self.settings.job_retry)
     }
 
     /// Makes what is missing, and keeps the lease meanwhile. Whatever is under way when the work must stop is

@@ -17,7 +17,7 @@ use self::transfer::{MemoryExport, MemoryImport};
 use super::{
     Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, FetchRoom, Garbage, Idempotency,
     Import, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay,
-    Store, StoreError, Submission, Submitted,
+    Store, StoreError, Submission, Submitted, Waiting,
 };
 use crate::domain::client::ClientId;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState, Verdict};
@@ -428,8 +428,8 @@ impl Store for MemoryStore {
         self.read(Books::next_due)
     }
 
-    fn waiting_jobs(&self) -> u64 {
-        self.lock().waiting().len() as u64
+    fn waiting(&self) -> Waiting {
+        self.lock().count_waiting()
     }
 
     fn signals(&self) -> &Signals {

@@ -12,7 +12,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ use self::writer::{Durability, Shared, Writer};
 use super::{
     Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, FetchRoom, Garbage, Idempotency,
     Import, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay,
-    Store, StoreError, Submission, Submitted,
+    Store, StoreError, Submission, Submitted, Waiting,
 };
 use crate::domain::client::ClientId;
 use crate::domain::delivery::{Attempt, Delivery, Verdict};
@@ -481,8 +480,8 @@ impl Store for SledStore {
         *self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn waiting_jobs(&self) -> u64 {
-        self.shared.waiting_jobs.load(Ordering::Acquire)
+    fn waiting(&self) -> Waiting {
+        self.shared.waiting()
     }
 
     fn signals(&self) -> &Signals {

@@ -44,7 +44,7 @@ impl Work for Fetches {
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, ServiceError> {
-        Ok(self.service.next_due().await?.sweep)
+        self.service.next_fetch_due().await
     }
 
     fn run(&self, claim: Claim, _: Permit) -> impl Future<Output = ()> + Send + 'static {

@@ -190,7 +190,10 @@ async fn jobs_are_acted_on_and_the_queue_is_paused() {
     let app = App::start().await;
     let url = app.running.base_url().to_owned();
     let paused = run(&["queue", "pause", "work"], &url).await;
-    assert_eq!(stdout(&paused), "waiting  0 of 10000\nintake   on\nwork     paused\n");
+    assert_eq!(
+        stdout(&paused),
+        "waiting   0 of 10000\nto fetch  0 of 10000\nintake    on\nwork      paused\n"
+    );
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), "a.jpg", &picture::jpeg(30, 20));
     let submitted = run(&["submit", &file, "--tag", "red", "--priority", "high", "--json"], &url).await;

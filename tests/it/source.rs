@@ -27,11 +27,11 @@ async fn accepted(app: &App, body: Value) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
-/// Whose callbacks and sources may not be on this machine.
+/// Whose callbacks may be on this machine, and whose sources may not.
 async fn without_loopback(lines: &str) -> App {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("darkroom.toml");
-    let config = format!("[callbacks]\nallow_networks = [\"198.51.100.7/32\"]\n{lines}");
+    let config = format!("[source]\nallow_networks = [\"198.51.100.7/32\"]\n{lines}");
     std::fs::write(&file, config).unwrap();
     App::start_with_file(&file).await
 }
@@ -146,8 +146,12 @@ async fn all_that_is_wrong_with_a_request_is_named_at_once_and_nothing_is_asked(
 }
 
 #[tokio::test]
-async fn a_source_where_callbacks_may_not_go_is_refused() {
+async fn a_source_that_may_not_be_read_is_refused_although_callbacks_may_go_there() {
     let app = without_loopback("").await;
+    // Where its callback arrives, nothing is read.
+    let receiver = Receiver::start(&[]).await;
+    app.accepted(picture::jpeg(8, 8), &[("callback_url", &receiver.url)]).await;
+    receiver.nth(1).await;
     for (url, reason) in [
         ("http://127.0.0.1/a.jpg", "loopback"),
         ("http://2130706433/", "loopback"),
@@ -175,7 +179,7 @@ async fn a_source_where_callbacks_may_not_go_is_refused() {
     assert_eq!(origin.requests().len(), 0);
     app.stop().await;
 
-    let app = without_loopback("[source]\nenabled = false\n").await;
+    let app = without_loopback("enabled = false\n").await;
     let problem = refused(post(&app, &json!({"source_url": "http://a.example/"})).await, "validation").await;
     assert_eq!(faults(&problem), [("source_url", "disabled")]);
     app.stop().await;
@@ -192,7 +196,7 @@ async fn each_way_to_fail_has_its_code() {
     let flags = [
         ("server.max_upload_bytes", &*limit),
         ("source.timeout_ms", "1500"),
-        ("queue.max_tries", "1"),
+        ("source.max_tries", "1"),
         ("imaging.max_pixels", "100000"),
     ];
     let app = App::with(&flags, Clock::system()).await;
@@ -248,15 +252,20 @@ async fn each_way_to_fail_has_its_code() {
 
 #[tokio::test]
 async fn what_fails_for_now_is_tried_again_and_what_is_here_is_not_fetched_again() {
-    let flags = [("queue.retry_delay_ms", "1"), ("imaging.max_time_ms", "1")];
+    let flags = [
+        ("source.max_tries", "3"),
+        ("source.retry_initial_ms", "1"),
+        ("queue.max_tries", "1"),
+        ("imaging.max_time_ms", "1"),
+    ];
     let app = App::with(&flags, Clock::system()).await;
     let unavailable = || Answer::whole("503 Service Unavailable", "", b"");
     let large = Answer::picture(&picture::jpeg(2000, 1500));
     let origin = Origin::start(vec![unavailable(), unavailable(), large]).await;
     let job = accepted(&app, json!({"source_url": origin.url("/a.jpg")})).await;
     let job = app.finished(text(&job, "/id")).await;
-    // The third try, which went on with the picture.
-    assert_eq!((text(&job, "/error/code"), &job["attempt"]), ("processing-timeout", &json!(3)), "{job}");
+    // What came with the last try to fetch it has its own tries.
+    assert_eq!((text(&job, "/error/code"), &job["attempt"]), ("processing-timeout", &json!(1)), "{job}");
     let retry = app.http.post(text(&job, "/_links/retry/href")).send().await.unwrap();
     assert_eq!(retry.status(), StatusCode::ACCEPTED);
     app.job_when(text(&job, "/id"), |job| !job["finished_at"].is_null()).await;
@@ -275,6 +284,47 @@ async fn what_fails_for_now_is_tried_again_and_what_is_here_is_not_fetched_again
 }
 
 #[tokio::test]
+async fn one_that_does_not_begin_is_not_waited_for_as_long_as_one_that_is_slow() {
+    let flags =
+        [("source.first_byte_timeout_ms", "300"), ("source.timeout_ms", LONG_MS), ("source.max_tries", "1")];
+    let app = App::with(&flags, Clock::system()).await;
+    let origin = Origin::start(vec![Answer::nothing()]).await;
+    let job = accepted(&app, json!({"source_url": origin.url("/a.jpg")})).await;
+    assert_eq!(text(&app.finished(text(&job, "/id")).await, "/error/code"), "source-timeout");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_signed_url_may_be_long() {
+    let app = App::start().await;
+    let origin = Origin::start(vec![Answer::picture(&picture::jpeg(8, 8))]).await;
+    let url = |length| origin.url(&format!("/a.jpg?token={}", "x".repeat(length)));
+    let job = accepted(&app, json!({"source_url": url(8100)})).await;
+    assert_eq!(app.finished(text(&job, "/id")).await["status"], "completed");
+    let problem = refused(post(&app, &json!({"source_url": url(8200)})).await, "source-url-rejected").await;
+    assert_eq!(problem["reason"], "too_long");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_there_is_no_room_for_is_not_begun() {
+    let flags = [("server.max_upload_bytes", "1099511627776"), ("source.timeout_ms", LONG_MS)];
+    let app = App::with(&flags, Clock::system()).await;
+    if fs4::available_space(app.folder.path()).unwrap() > 1 << 40 {
+        return;
+    }
+    // Whether the source says how much it will be or not.
+    for headers in ["Content-Length: 1099511627776\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let origin = Origin::start(vec![Answer::Silence(head(headers))]).await;
+        let job = accepted(&app, json!({"source_url": origin.url("/a.jpg")})).await;
+        let waiting = app.job_when(text(&job, "/id"), |job| job["start_at"].is_string()).await;
+        assert_eq!((&waiting["status"], &waiting["attempt"]), (&json!("queued"), &json!(0)), "{waiting}");
+        origin.left(1).await;
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_source_is_left_alone_for_as_long_as_it_says() {
     let clock = Clock::manual("2026-11-21T09:00:00Z".parse().unwrap());
     let app = App::with(&[], clock.clone()).await;
@@ -285,14 +335,27 @@ async fn a_source_is_left_alone_for_as_long_as_it_says() {
     assert_eq!(text(&waiting, "/error/code"), "source-unavailable");
     let due: jiff::Timestamp = text(&waiting, "/start_at").parse().unwrap();
     assert_eq!(due.duration_since(clock.now()).as_secs(), 120);
+    // By its other jobs, too: one that came later for another source is done, and this is not begun.
+    let held = accepted(&app, json!({"source_url": origin.url("/b.jpg")})).await;
+    let other = Origin::start(vec![Answer::picture(&picture::jpeg(8, 8))]).await;
+    let done = accepted(&app, json!({"source_url": other.url("/c.jpg")})).await;
+    assert_eq!(app.finished(text(&done, "/id")).await["status"], "completed");
+    let held = app.get_json(&format!("/v1/jobs/{}", text(&held, "/id"))).await;
+    assert_eq!((&held["status"], &held["attempt"]), (&json!("queued"), &json!(0)), "{held}");
     clock.set(due);
-    assert_eq!(app.finished(text(&job, "/id")).await["status"], "completed");
+    for job in [job, held] {
+        assert_eq!(app.finished(text(&job, "/id")).await["status"], "completed");
+    }
     app.stop().await;
 }
 
 #[tokio::test]
 async fn sources_that_hang_hold_up_no_picture_that_is_here_nor_another_source() {
-    let app = App::with(&[("source.timeout_ms", LONG_MS)], Clock::system()).await;
+    let app = App::with(
+        &[("source.timeout_ms", LONG_MS), ("source.first_byte_timeout_ms", LONG_MS)],
+        Clock::system(),
+    )
+    .await;
     let silent = Origin::start(vec![Answer::nothing()]).await;
     for n in 0..20 {
         accepted(&app, json!({"source_url": silent.url(&format!("/{n}.jpg"))})).await;
@@ -321,10 +384,60 @@ async fn sources_that_hang_hold_up_no_picture_that_is_here_nor_another_source() 
 }
 
 #[tokio::test]
+async fn sources_that_hang_keep_nobody_from_uploading() {
+    let flags = [
+        ("source.timeout_ms", LONG_MS),
+        ("source.first_byte_timeout_ms", LONG_MS),
+        ("source.concurrency", "2"),
+        ("source.per_origin", "1"),
+        ("source.capacity", "3"),
+        ("queue.capacity", "1"),
+    ];
+    let app = App::with(&flags, Clock::system()).await;
+    let silent = Origin::start(vec![Answer::nothing()]).await;
+    let body = |n: u8| json!({"source_url": silent.url(&format!("/{n}.jpg"))});
+    accepted(&app, body(0)).await;
+    silent.asked(1).await;
+    // One of these is due later, and counts as well.
+    let later = Clock::system().now() + jiff::SignedDuration::from_hours(1);
+    let mut scheduled = body(1);
+    scheduled["start_at"] = json!(later.to_string());
+    accepted(&app, scheduled).await;
+    for n in 2..4 {
+        accepted(&app, body(n)).await;
+    }
+    let response = post(&app, &body(4)).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.headers().contains_key("retry-after"));
+    let problem: Value = response.json().await.unwrap();
+    assert_eq!(text(&problem, "/code"), "queue-full");
+    let queue = app.get_json("/v1/queue").await;
+    assert_eq!((&queue["waiting"], &queue["fetches"]["waiting"]), (&json!(0), &json!(3)), "{queue}");
+    let here = app.accepted(picture::jpeg(8, 8), &[]).await;
+    assert_eq!(app.finished(text(&here, "/id")).await["status"], "completed");
+
+    // Nor do uploads that wait keep a source out.
+    app.http.post(app.url("/v1/queue/pause?what=work")).send().await.unwrap();
+    app.accepted(picture::jpeg(8, 8), &[]).await;
+    let refused = app.submit(picture::jpeg(8, 8), &[]).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let waiting = app.get_json("/v1/jobs?status=queued").await;
+    let of_source = |job: &&Value| job["input"]["source_url"].is_string();
+    let one = waiting["items"].as_array().unwrap().iter().find(of_source).unwrap();
+    app.http.post(app.url(&format!("/v1/jobs/{}/cancel", text(one, "/id")))).send().await.unwrap();
+    accepted(&app, body(5)).await;
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn calling_it_off_and_its_deadline_end_a_fetch_at_once() {
     // No heartbeat notices it in time.
-    let flags =
-        [("source.timeout_ms", LONG_MS), ("queue.heartbeat_ms", "40000000"), ("queue.lease_ms", LONG_MS)];
+    let flags = [
+        ("source.timeout_ms", LONG_MS),
+        ("source.first_byte_timeout_ms", LONG_MS),
+        ("queue.heartbeat_ms", "40000000"),
+        ("queue.lease_ms", LONG_MS),
+    ];
     let app = App::with(&flags, Clock::system()).await;
     for first in [Answer::nothing(), Answer::Drip(head("Connection: close\r\n"))] {
         let origin = Origin::start(vec![first]).await;
@@ -346,7 +459,7 @@ async fn calling_it_off_and_its_deadline_end_a_fetch_at_once() {
 
 #[tokio::test]
 async fn a_shutdown_gives_it_back_and_the_next_process_fetches_it() {
-    let flags = [("source.timeout_ms", LONG_MS)];
+    let flags = [("source.timeout_ms", LONG_MS), ("source.first_byte_timeout_ms", LONG_MS)];
     let app = App::with(&flags, Clock::system()).await;
     let origin = Origin::start(vec![Answer::nothing(), Answer::picture(&picture::jpeg(40, 30))]).await;
     let job = accepted(&app, json!({"source_url": origin.url("/a.jpg")})).await;
@@ -355,6 +468,93 @@ async fn a_shutdown_gives_it_back_and_the_next_process_fetches_it() {
     let job = app.finished(text(&job, "/id")).await;
     assert_eq!((&job["status"], &job["attempt"]), (&json!("completed"), &json!(1)), "{job}");
     app.stop().await;
+}
+
+#[tokio::test]
+async fn a_source_has_ten_minutes_to_be_well_again() {
+    let clock = Clock::manual("2026-11-21T09:00:00Z".parse().unwrap());
+    let app = App::with(&[], clock.clone()).await;
+    let origin = Origin::start(vec![Answer::whole("503 Service Unavailable", "", b"")]).await;
+    let job = accepted(&app, json!({"source_url": origin.url("/a.jpg")})).await;
+    let (id, began) = (text(&job, "/id").to_owned(), clock.now());
+    for tried in 1..8 {
+        let waits = |job: &Value| job["attempt"] == tried && !job["start_at"].is_null();
+        let waiting = app.job_when(&id, waits).await;
+        clock.set(text(&waiting, "/start_at").parse().unwrap());
+    }
+    let job = app.finished(&id).await;
+    assert_eq!((text(&job, "/error/code"), &job["attempt"]), ("source-unavailable", &json!(8)), "{job}");
+    let took = clock.now().duration_since(began).as_secs();
+    assert!((620..690).contains(&took), "{took} s");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_lies_on_the_way_to_the_source_costs_no_try_for_a_day() {
+    let clock = Clock::manual("2026-11-21T09:00:00Z".parse().unwrap());
+    let unpaid = || Answer::whole("407 Proxy Authentication Required", "", b"");
+    let proxy =
+        Origin::start(vec![unpaid(), unpaid(), Answer::picture(&picture::jpeg(8, 8)), unpaid()]).await;
+    let flags = [("callbacks.egress_proxy", &*proxy.url), ("source.max_tries", "1")];
+    let app = App::with(&flags, clock.clone()).await;
+    let body = json!({"source_url": "http://127.0.0.1:9/a.jpg"});
+    let job = accepted(&app, body.clone()).await;
+    for _ in 0..2 {
+        let now = clock.now();
+        let starts = |job: &Value| text(job, "/start_at").parse::<jiff::Timestamp>().unwrap();
+        let waits = |job: &Value| job["start_at"].is_string() && starts(job) > now;
+        let waiting = app.job_when(text(&job, "/id"), waits).await;
+        assert_eq!((&waiting["status"], &waiting["attempt"]), (&json!("queued"), &json!(0)), "{waiting}");
+        clock.set(starts(&waiting));
+    }
+    assert_eq!(app.finished(text(&job, "/id")).await["status"], "completed");
+
+    let job = accepted(&app, body).await;
+    app.job_when(text(&job, "/id"), |job| job["start_at"].is_string()).await;
+    clock.set(clock.now() + jiff::SignedDuration::from_hours(24));
+    let job = app.finished(text(&job, "/id")).await;
+    assert_eq!((text(&job, "/error/code"), &job["attempt"]), ("source-unreachable", &json!(1)), "{job}");
+    assert_eq!(proxy.requests().len(), 5);
+    app.stop().await;
+
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = format!("http://{closed}");
+    let flags = [("callbacks.egress_proxy", &*closed), ("source.max_tries", "1")];
+    let app = App::with(&flags, Clock::system()).await;
+    let job = accepted(&app, json!({"source_url": "http://127.0.0.1:9/a.jpg"})).await;
+    let waiting = app.job_when(text(&job, "/id"), |job| job["start_at"].is_string()).await;
+    assert_eq!((&waiting["status"], &waiting["attempt"]), (&json!("queued"), &json!(0)), "{waiting}");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_ends_its_worker_fails_and_is_not_shown_as_under_way() {
+    let origin = Origin::start(vec![Answer::nothing()]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let serve = async || {
+        let folder = folder.path().to_owned();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_darkroom"));
+        command.env("DARKROOM_SOURCE__MAX_TRIES", "1");
+        tokio::task::spawn_blocking(move || Server::from(command, &folder)).await.unwrap()
+    };
+    let server = serve().await;
+    let http = Client::builder().no_proxy().timeout(BOUND).build().unwrap();
+    let body = json!({"source_url": origin.url("/a.jpg")});
+    let job = http.post(format!("{}/v1/jobs", server.url)).json(&body).send().await.unwrap();
+    let job: Value = job.json().await.unwrap();
+    origin.asked(1).await;
+    server.kill();
+    let server = serve().await;
+    let url = format!("{}/v1/jobs/{}", server.url, text(&job, "/id"));
+    let job = eventually(async || {
+        let job: Value = http.get(&url).send().await.unwrap().json().await.unwrap();
+        (!job["finished_at"].is_null()).then_some(job)
+    })
+    .await;
+    assert_eq!(text(&job, "/error/code"), "worker-lost");
+    assert_eq!(text(&job, "/error/detail"), "the worker died during the last of 1 tries");
+    assert_eq!(job["progress"], json!({"percent": 0, "stage": null}));
+    assert!(server.stop().success());
 }
 
 #[tokio::test]
@@ -381,8 +581,7 @@ async fn a_kill_in_the_middle_of_a_fetch_loses_nothing() {
         (!job["finished_at"].is_null()).then_some(job)
     })
     .await;
-    // The try that the death cut off stays counted.
-    assert_eq!((&job["status"], &job["attempt"]), (&json!("completed"), &json!(2)), "{job}");
+    assert_eq!((&job["status"], &job["attempt"]), (&json!("completed"), &json!(1)), "{job}");
     assert_eq!(origin.requests().len(), 2);
     let ledger = http.get(format!("{}/v1/ledger?recount=true", server.url)).send().await.unwrap();
     assert_eq!(ledger.json::<Value>().await.unwrap()["recount"]["faults"], json!([]));

@@ -105,6 +105,7 @@ fn settings() -> Settings {
         min_upload_rate: 0,
         upload_grace: SECOND,
         queue_capacity: 100,
+        source_capacity: 100,
         lease: 30 * SECOND,
         heartbeat: Duration::from_millis(10),
         attempt_lease: 30 * SECOND,

@@ -23,7 +23,7 @@ use darkroom::store::sled::{OpenError, Options, SledStore};
 use darkroom::store::{
     Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, FetchRoom, Garbage, Idempotency,
     Import, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay,
-    Store, StoreError, Submission, Submitted,
+    Store, StoreError, Submission, Submitted, Waiting,
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -204,7 +204,7 @@ fn open(folder: &Path, policy: Policy, now: Timestamp) -> SledStore {
 /// What a store says of itself at a glance.
 #[derive(Debug, PartialEq)]
 struct Shown {
-    waiting_jobs: u64,
+    waiting: Waiting,
     paused: Paused,
     next_due: NextDue,
     last_event: u64,
@@ -222,7 +222,7 @@ impl Shown {
         // What is due is due, whatever time it is given.
         next_due.delivery = next_due.delivery.map(|due| due.max(now));
         Self {
-            waiting_jobs: store.waiting_jobs(),
+            waiting: store.waiting(),
             paused: store.paused(),
             next_due,
             last_event: *store.signals().events.borrow(),
@@ -549,8 +549,8 @@ impl Store for Reopening {
         self.read(async move |store| store.next_due().await).await
     }
 
-    fn waiting_jobs(&self) -> u64 {
-        self.inner().waiting_jobs()
+    fn waiting(&self) -> Waiting {
+        self.inner().waiting()
     }
 
     fn signals(&self) -> &Signals {

@@ -6,7 +6,7 @@ use darkroom::domain::destination::Destination;
 use darkroom::domain::event::EventKind;
 use darkroom::domain::id::DestinationId;
 use darkroom::domain::job::{JobStatus, NewJob, Priority, TransitionError};
-use darkroom::store::{Ending, FetchRoom, JobQuery, Paused, StoreError, Submission, Submitted};
+use darkroom::store::{Ending, FetchRoom, JobQuery, Paused, StoreError, Submission, Submitted, Waiting};
 use futures_util::FutureExt as _;
 
 use crate::rig::{
@@ -21,7 +21,7 @@ pub async fn a_picture_is_fetched_before_anything_is_made_of_it(rig: &Rig) {
     let new = NewJob { callback: telling(&EventKind::TERMINAL), ..job(1, at(1)) };
     let accepted = rig.accept_source(elsewhere(new, "cats.example"), at(1)).await;
     assert_eq!((accepted.status, &accepted.input), (JobStatus::Queued, &None));
-    assert_eq!(rig.waiting_jobs(), 1);
+    assert_eq!(rig.waiting(), Waiting { work: 0, fetches: 1 });
     rig.claims_nothing(at(2)).await;
 
     let claimed = rig.claim_to_fetch(room(2), at(2)).await.remove(0);
@@ -32,6 +32,7 @@ pub async fn a_picture_is_fetched_before_anything_is_made_of_it(rig: &Rig) {
     assert_eq!(fetched.source.as_ref().unwrap().sealed, None, "it is not needed any more");
     assert!(fetched.revision > claimed.revision);
     assert_eq!(rig.stored(claimed.id).await, fetched);
+    assert_eq!(rig.waiting(), Waiting { work: 1, fetches: 0 });
 
     // It is fetched once.
     assert_eq!(rig.claim_to_fetch(room(2), at(4)).await, []);
@@ -63,6 +64,9 @@ pub async fn what_was_not_fetched_is_fetched_by_the_next(rig: &Rig) {
     assert_eq!(rig.stored(id).await.input, None);
 
     rig.finish(&second, Ending::RetryAt(error(), at(50)), at(40)).await;
+    assert_eq!(rig.waiting(), Waiting { work: 0, fetches: 1 });
+    rig.reopen(at(49)).await;
+    assert_eq!(rig.waiting(), Waiting { work: 0, fetches: 1 });
     assert_eq!(rig.claim_to_fetch(room(1), at(49)).await, []);
     assert_eq!(rig.next_due().await.unwrap().sweep, Some(at(50)));
     let third = rig.claim_to_fetch(room(1), at(50)).await.remove(0);

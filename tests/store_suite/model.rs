@@ -16,7 +16,7 @@ use darkroom::domain::job::{Job, JobStatus, NewJob, Priority};
 use darkroom::domain::replay::{NewReplay, Replay, ReplayFilter, ReplayItem};
 use darkroom::store::{
     Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, FetchRoom, Garbage, Idempotency, JobQuery,
-    Ledger, NextDue, Paused, Purged, ReplayAction, StartedReplay, StoreError, Submission, Submitted,
+    Ledger, NextDue, Paused, Purged, ReplayAction, StartedReplay, StoreError, Submission, Submitted, Waiting,
 };
 use jiff::Timestamp;
 use proptest::option;
@@ -555,7 +555,7 @@ impl Side {
                 delivery: from_now(due.delivery),
                 ..due
             },
-            waiting_jobs: store.waiting_jobs(),
+            waiting: store.waiting(),
             paused: store.paused(),
             last_event: *store.signals().events.borrow(),
             audit: store.audit().await.unwrap(),
@@ -729,7 +729,7 @@ struct Shown {
     ledger: Ledger,
     garbage: Vec<Garbage>,
     next_due: NextDue,
-    waiting_jobs: u64,
+    waiting: Waiting,
     paused: Paused,
     last_event: u64,
     audit: Audit,
@@ -749,7 +749,7 @@ impl Shown {
         same("the ledger", &self.ledger, &model.ledger)?;
         each("garbage", &self.garbage, &model.garbage)?;
         same("the next due time", &self.next_due, &model.next_due)?;
-        same("the count of waiting jobs", &self.waiting_jobs, &model.waiting_jobs)?;
+        same("the counts of waiting jobs", &self.waiting, &model.waiting)?;
         same("what is paused", &self.paused, &model.paused)?;
         same("the last event", &self.last_event, &model.last_event)?;
         same("the audit", &self.audit, &model.audit)

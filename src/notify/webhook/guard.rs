@@ -19,8 +19,10 @@ use self::resolve::Resolver;
 mod ranges;
 mod resolve;
 
-/// The longest URL that is accepted, in bytes.
+/// The longest URL of a callback that is accepted, in bytes.
 pub const MAX_URL_LENGTH: usize = 2048;
+/// The same of a source: signed URLs may hold a whole session token.
+pub const MAX_SOURCE_URL_LENGTH: usize = 8 * 1024;
 
 /// Where callbacks may go, beyond public addresses over HTTPS.
 #[derive(Debug, Clone, Default)]
@@ -63,9 +65,12 @@ pub enum Refused {
     /// No host to call.
     #[error("the URL has no host")]
     NoHost,
-    /// Longer than [`MAX_URL_LENGTH`].
-    #[error("the URL is longer than {MAX_URL_LENGTH} bytes")]
-    TooLong,
+    /// Too long.
+    #[error("the URL is longer than {limit} bytes")]
+    TooLong {
+        /// How long it may be.
+        limit: usize,
+    },
     /// Port zero.
     #[error("port 0 cannot be connected to")]
     Port,
@@ -87,7 +92,7 @@ impl Refused {
             Self::HttpsRequired => "https_required",
             Self::Userinfo => "userinfo",
             Self::NoHost => "no_host",
-            Self::TooLong => "too_long",
+            Self::TooLong { .. } => "too_long",
             Self::Port => "port",
             Self::Address { reason } => reason,
         }
@@ -106,12 +111,23 @@ struct Rules {
     allow_http: bool,
     networks: Vec<IpNet>,
     names: Vec<String>,
+    max_url_length: usize,
 }
 
 impl Guard {
-    /// A guard with this policy.
+    /// A guard of callbacks with this policy.
     #[must_use]
     pub fn new(policy: GuardPolicy) -> Self {
+        Self::of(policy, MAX_URL_LENGTH)
+    }
+
+    /// A guard of sources.
+    #[must_use]
+    pub fn for_sources(policy: GuardPolicy) -> Self {
+        Self::of(policy, MAX_SOURCE_URL_LENGTH)
+    }
+
+    fn of(policy: GuardPolicy, max_url_length: usize) -> Self {
         let GuardPolicy { allow_http, allow_networks: mut networks, allow_hosts } = policy;
         let mut names = Vec::new();
         for host in allow_hosts {
@@ -120,7 +136,7 @@ impl Guard {
                 Err(_) => names.push(without_root_dot(&host).to_owned()),
             }
         }
-        let rules = Arc::new(Rules { allow_http, networks, names });
+        let rules = Arc::new(Rules { allow_http, networks, names, max_url_length });
         Self { rules, resolver: Resolver::new() }
     }
 
@@ -137,9 +153,7 @@ impl Guard {
     ///
     /// Says why no callback may go there.
     pub fn parse(&self, text: &str) -> Result<Url, Refused> {
-        if text.len() > MAX_URL_LENGTH {
-            return Err(Refused::TooLong);
-        }
+        self.check_length(text)?;
         let mut url = Url::parse(text).map_err(|error| match error {
             url::ParseError::EmptyHost => Refused::NoHost,
             _ => Refused::Syntax,
@@ -168,9 +182,7 @@ impl Guard {
             "http" => return Err(Refused::HttpsRequired),
             _ => return Err(Refused::Scheme),
         }
-        if url.as_str().len() > MAX_URL_LENGTH {
-            return Err(Refused::TooLong);
-        }
+        self.check_length(url.as_str())?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Refused::Userinfo);
         }
@@ -204,6 +216,11 @@ impl Guard {
     /// Decides about the address at the other end of a connection that was made for `host`.
     pub(super) fn check_peer(&self, host: &str, peer: IpAddr) -> Result<(), Refused> {
         if self.allows_name(host) { Ok(()) } else { self.check_address(peer) }
+    }
+
+    fn check_length(&self, url: &str) -> Result<(), Refused> {
+        let limit = self.rules.max_url_length;
+        if url.len() > limit { Err(Refused::TooLong { limit }) } else { Ok(()) }
     }
 
     fn allows_name(&self, host: &str) -> bool {

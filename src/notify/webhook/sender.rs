@@ -164,6 +164,12 @@ impl Sender {
         Self::trusting(guard, config, user_agent, &trust)
     }
 
+    /// Where it goes.
+    #[must_use]
+    pub fn guard(&self) -> &Guard {
+        &self.0.guard
+    }
+
     fn trusting(
         guard: Guard,
         config: &SenderConfig,

@@ -35,13 +35,14 @@ impl Service {
         let mut refuse = |code, detail: &str| {
             faults.push(FieldError { field: "source_url".to_owned(), code, detail: detail.to_owned() });
         };
-        if !self.fetching.is_enabled() {
+        let guard = self.fetching.guard();
+        if guard.is_none() {
             refuse("disabled", "this service fetches no pictures; send the picture itself");
         } else if source_url.is_none() && !is_named {
             refuse("required", "where the picture is fetched from");
         }
         let callback_url = fields.callback_url.as_deref().map(|text| self.guard.parse(text)).transpose();
-        let Some(source_url) = source_url.filter(|_| faults.is_empty()) else {
+        let Some((guard, source_url)) = guard.zip(source_url).filter(|_| faults.is_empty()) else {
             let has_callback = fields.callback_url.is_some();
             let url = callback_url.ok().flatten();
             if let Err(ServiceError::Invalid(more)) =
@@ -54,7 +55,7 @@ impl Service {
             }
             return Err(ServiceError::Invalid(faults));
         };
-        let url = self.guard.parse(&source_url).map_err(ServiceError::SourceRefused)?;
+        let url = guard.parse(&source_url).map_err(ServiceError::SourceRefused)?;
         let callback_url = callback_url?;
         if let Some(url) = &callback_url {
             self.check_host(url).await?;

@@ -18,7 +18,7 @@ use crate::domain::rotation::ClientSecrets;
 use crate::domain::secret::Keyring;
 use crate::store::{
     Audit, Ending, FetchRoom, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, StoreError,
-    Submission, Submitted,
+    Submission, Submitted, Waiting,
 };
 
 /// How long a job is kept on whose callback is still on its way when its time has come.
@@ -395,6 +395,12 @@ impl Books {
     pub(super) fn waiting(&self) -> BTreeSet<(JobId, Option<Timestamp>)> {
         let queued = self.jobs.values().filter(|job| job.status == JobStatus::Queued);
         queued.map(|job| (job.id, job.due_at)).collect()
+    }
+
+    pub(super) fn count_waiting(&self) -> Waiting {
+        let queued = || self.jobs.values().filter(|job| job.status == JobStatus::Queued);
+        let fetches = queued().filter(|job| job.awaits().is_some()).count() as u64;
+        Waiting { work: queued().count() as u64 - fetches, fetches }
     }
 
     pub(super) fn audit(&self) -> Audit {

@@ -132,8 +132,18 @@ pub(super) fn end_of_source(source: DestinationId) -> Key {
     key(JOB_FETCH, &[source.as_bytes(), &[u8::MAX]])
 }
 
-pub(super) fn job_waits(due: Timestamp, id: JobId) -> Key {
-    key(JOB_WAITS, &[&time(due), id.as_bytes()])
+/// One whose picture is still to be fetched has a byte more, by which it is counted as such.
+pub(super) fn job_waits(due: Timestamp, is_elsewhere: bool, id: JobId) -> Key {
+    let mark: &[u8] = if is_elsewhere { &[JOB_FETCH] } else { &[] };
+    key(JOB_WAITS, &[&time(due), mark, id.as_bytes()])
+}
+
+/// Whether the picture of a waiting job is still to be fetched.
+pub(super) fn is_to_be_fetched(key: &[u8]) -> bool {
+    match key.first() {
+        Some(&JOB_WAITS) => key.len() > 1 + 8 + 16,
+        first => first == Some(&JOB_FETCH),
+    }
 }
 
 pub(super) fn job_lease(until: Timestamp, id: JobId) -> Key {
@@ -380,11 +390,14 @@ mod tests {
     fn what_is_due_includes_now_and_nothing_later() {
         let id = job_id(0xff);
         let range = due(JOB_WAITS, at(1000));
-        assert!(range.contains(&job_waits(at(0), id)));
-        assert!(range.contains(&job_waits(at(1000), id)));
-        assert!(!range.contains(&job_waits(at(1001), job_id(0))));
-        assert_eq!(time_of(&job_waits(at(1000), id)), Some(at(1000)));
-        assert_eq!(last_id(&job_waits(at(1000), id)).unwrap(), *id.as_bytes());
+        for elsewhere in [false, true] {
+            assert!(range.contains(&job_waits(at(0), elsewhere, id)));
+            assert!(range.contains(&job_waits(at(1000), elsewhere, id)));
+            assert!(!range.contains(&job_waits(at(1001), elsewhere, job_id(0))));
+            let key = job_waits(at(1000), elsewhere, id);
+            assert_eq!((time_of(&key), is_to_be_fetched(&key)), (Some(at(1000)), elsewhere));
+            assert_eq!(last_id(&key).unwrap(), *id.as_bytes());
+        }
     }
 
     #[test]

@@ -212,7 +212,7 @@ impl Indexed for JobRecord {
         index.extend(is_in_list.then(|| list(Some(job.status))));
         index.extend(job.tags.iter().map(|tag| keys::job_tag(client, tag, id)));
         match (job.status, job.due_at) {
-            (JobStatus::Queued, Some(due)) => index.push(keys::job_waits(due, id)),
+            (JobStatus::Queued, Some(due)) => index.push(keys::job_waits(due, awaits.is_some(), id)),
             (JobStatus::Queued, None) => index.push(match awaits {
                 Some(source) => keys::job_fetch(source, job.priority, id),
                 None => keys::job_ready(client, job.priority, id),

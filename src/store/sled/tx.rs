@@ -44,6 +44,13 @@ pub(super) struct Cursor {
     pub(super) ledger: Ledger,
 }
 
+/// By how much the counts of waiting jobs change.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Delta {
+    pub(super) work: i64,
+    pub(super) fetches: i64,
+}
+
 /// A batch in the making: reads see its writes, a failed step's writes are taken back.
 pub(super) struct Tx<'a> {
     shared: &'a Shared,
@@ -60,7 +67,7 @@ pub(super) struct Tx<'a> {
     pub(super) bytes: usize,
     pub(super) cursor: Cursor,
     pub(super) room: Room,
-    pub(super) waiting_delta: i64,
+    pub(super) waiting_delta: Delta,
     pub(super) jobs_ready: bool,
     pub(super) deliveries_ready: bool,
     /// Destinations with something to send, and when.
@@ -86,7 +93,7 @@ impl<'a> Tx<'a> {
             bytes: 0,
             cursor,
             room,
-            waiting_delta: 0,
+            waiting_delta: Delta::default(),
             jobs_ready: false,
             deliveries_ready: false,
             due: Vec::new(),
@@ -303,7 +310,9 @@ impl<'a> Tx<'a> {
                 if delta > 0 {
                     self.last_turn = None;
                 }
-                self.waiting_delta += delta;
+                let fetches = keys::is_to_be_fetched(key);
+                let of = &mut self.waiting_delta;
+                *(if fetches { &mut of.fetches } else { &mut of.work }) += delta;
                 self.jobs_ready |= delta > 0;
             }
             Some(&keys::DELIVERY_DUE) if delta > 0 => {

@@ -20,7 +20,7 @@ use super::watchdog::Watchdog;
 use super::{deliveries, keys, log, records};
 use crate::domain::dispatch::Dispatch;
 use crate::domain::id::DestinationId;
-use crate::store::{Ledger, Paused, Policy, Signals, StoreError};
+use crate::store::{Ledger, Paused, Policy, Signals, StoreError, Waiting};
 
 /// Steps that may wait in front of the thread; who comes later waits for room.
 const QUEUE: usize = 1024;
@@ -44,7 +44,8 @@ pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) policy: Policy,
     pub(super) signals: Signals,
-    pub(super) waiting_jobs: AtomicU64,
+    waiting_work: AtomicU64,
+    waiting_fetches: AtomicU64,
     pub(super) paused: RwLock<Paused>,
     pub(super) ledger: Mutex<Ledger>,
     dispatch: Mutex<Dispatch>,
@@ -56,9 +57,13 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn load(engine: Engine, policy: Policy) -> Result<Self, StoreError> {
-        let count =
-            |prefix| engine.scan(keys::all(prefix)).try_fold(0, |count, entry| entry.map(|_| count + 1));
-        let waiting: u64 = count(keys::JOB_READY)? + count(keys::JOB_FETCH)? + count(keys::JOB_WAITS)?;
+        let mut waiting = Waiting::default();
+        for prefix in [keys::JOB_READY, keys::JOB_FETCH, keys::JOB_WAITS] {
+            for entry in engine.scan(keys::all(prefix)) {
+                let is_to_be_fetched = keys::is_to_be_fetched(&entry?.0);
+                *(if is_to_be_fetched { &mut waiting.fetches } else { &mut waiting.work }) += 1;
+            }
+        }
         let last_event = log::last_seq(&engine)?;
         // The last events may have been purged; their places stay taken.
         let last_seq = last_event.max(engine.get::<u64>(keys::LAST_SEQ)?).unwrap_or(0);
@@ -67,9 +72,24 @@ impl Shared {
         signals.events.send_replace(last_seq);
         let dispatch = Mutex::new(deliveries::dispatch(&engine, policy.dispatch.clone())?);
         let ledger = Mutex::new(engine.get(keys::LEDGER)?.unwrap_or_default());
-        let (waiting_jobs, paused) = (AtomicU64::new(waiting), RwLock::new(paused));
-        let (images, stale_since) = (Mutex::default(), Mutex::default());
-        Ok(Self { engine, policy, signals, waiting_jobs, paused, ledger, dispatch, images, stale_since })
+        Ok(Self {
+            engine,
+            policy,
+            signals,
+            waiting_work: AtomicU64::new(waiting.work),
+            waiting_fetches: AtomicU64::new(waiting.fetches),
+            paused: RwLock::new(paused),
+            ledger,
+            dispatch,
+            images: Mutex::default(),
+            stale_since: Mutex::default(),
+        })
+    }
+
+    /// How many jobs wait.
+    pub(super) fn waiting(&self) -> Waiting {
+        let count = |of: &AtomicU64| of.load(Ordering::Acquire);
+        Waiting { work: count(&self.waiting_work), fetches: count(&self.waiting_fetches) }
     }
 
     /// Whose turn it is, and what is under way. Nobody holds it for long.
@@ -298,7 +318,8 @@ fn commit(shared: &Shared, tx: Tx<'_>, synced: bool) {
         sync_or_abort(&shared.engine);
     }
     // Two's complement: adding the wrapped value of a negative number subtracts.
-    shared.waiting_jobs.fetch_add(waiting_delta.cast_unsigned(), Ordering::AcqRel);
+    shared.waiting_work.fetch_add(waiting_delta.work.cast_unsigned(), Ordering::AcqRel);
+    shared.waiting_fetches.fetch_add(waiting_delta.fetches.cast_unsigned(), Ordering::AcqRel);
     if jobs_ready {
         shared.signals.jobs.notify_one();
         shared.signals.fetches.notify_one();

@@ -173,8 +173,8 @@ fn what_is_no_callback_url_is_refused() {
         ("https://:secret@example.com/", Refused::Userinfo),
         ("https://example.com@127.0.0.1/", Refused::Userinfo),
         ("https://example.com:0/", Refused::Port),
-        (long.as_str(), Refused::TooLong),
-        (grows.as_str(), Refused::TooLong),
+        (long.as_str(), Refused::TooLong { limit: MAX_URL_LENGTH }),
+        (grows.as_str(), Refused::TooLong { limit: MAX_URL_LENGTH }),
         ("https://127.0.0.1../", Refused::Syntax),
     ] {
         assert_eq!(guard().parse(text), Err(expected), "{text}");

@@ -54,12 +54,18 @@ pub(super) fn refusal(received: &Received, way: Way) -> Option<Failure> {
             ErrorClass::Redirect,
             &format!("the receiver answered {status}, and redirects are not followed"),
         )),
-        407 if way.proxied && !way.tls => Some(Failure {
-            fault: Fault::Proxy,
-            ..failure(ErrorClass::Http, "the egress proxy answered 407: it does not accept our credentials")
-        }),
-        _ => Some(failure(ErrorClass::Http, &format!("the receiver answered {status}"))),
+        _ => Some(
+            refusal_by_proxy(status, way)
+                .unwrap_or_else(|| failure(ErrorClass::Http, &format!("the receiver answered {status}"))),
+        ),
     }
+}
+
+/// Why an answer is the proxy's and not the receiver's, if it is.
+pub(super) fn refusal_by_proxy(status: u16, way: Way) -> Option<Failure> {
+    let detail = "the egress proxy answered 407: it does not accept our credentials";
+    let is_its = status == 407 && way.proxied && !way.tls;
+    is_its.then(|| Failure { fault: Fault::Proxy, ..failure(ErrorClass::Http, detail) })
 }
 
 /// The deadline passed.

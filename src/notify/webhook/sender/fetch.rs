@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use reqwest::Response;
 use url::Url;
 
-use super::classify::{explain, timed_out};
+use super::classify::{explain, refusal_by_proxy, timed_out};
 use super::client::Trust;
 use super::{Inner, Seen, Sender, SenderConfig, SenderError};
 use crate::clock::Stopwatch;
@@ -86,18 +86,23 @@ impl Sender {
         Self::with_window(guard, config, user_agent, &trust, H2_WINDOW)
     }
 
-    /// Asks for the picture at `url`, of at most `limit` bytes. Its bytes come as they are: nothing is decompressed.
+    /// Asks for the picture at `url`, of at most `limit` bytes, whose first must come in `first_byte`. They come as they
+    /// are: nothing is decompressed.
     ///
     /// # Errors
     ///
     /// There is no picture, or one that is not taken.
-    pub async fn fetch(&self, url: &Url, limit: u64) -> Result<Download, FetchError> {
+    pub async fn fetch(&self, url: &Url, limit: u64, first_byte: Duration) -> Result<Download, FetchError> {
         let watch = Stopwatch::start();
         let inner = &*self.0;
         let mut seen = Seen::new();
-        let asking = tokio::time::timeout(inner.timeout, inner.get(url, &mut seen)).await;
-        let late = || Err(timed_out(inner.timeout, false, inner.way(url, &seen.phases)));
-        let response = asking.unwrap_or_else(|_| late())?;
+        let within = inner.timeout.min(first_byte);
+        let asking = tokio::time::timeout(within, inner.get(url, &mut seen)).await;
+        let way = inner.way(url, &seen.phases);
+        let response = asking.unwrap_or_else(|_| Err(timed_out(within, false, way)))?;
+        if let Some(failure) = refusal_by_proxy(response.status().as_u16(), way) {
+            return Err(failure.into());
+        }
         check_head(&response, limit)?;
         Ok(Download { sender: self.clone(), url: url.clone(), seen, response, watch, limit, bytes: 0 })
     }
@@ -115,6 +120,12 @@ impl Inner {
 }
 
 impl Download {
+    /// How many bytes it will have, if the source says so.
+    #[must_use]
+    pub fn content_length(&self) -> Option<u64> {
+        self.response.content_length()
+    }
+
     /// The next piece; `None` at the end.
     ///
     /// # Errors
@@ -122,16 +133,22 @@ impl Download {
     /// It does not come, not in time, or there is more of it than is taken.
     pub async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
         let inner = &*self.sender.0;
-        let left = inner.timeout.saturating_sub(self.watch.elapsed());
-        let chunk = tokio::time::timeout(left, self.response.chunk()).await;
-        let way = || inner.way(&self.url, &self.seen.phases);
-        let chunk = match chunk {
-            Err(_) => return Err(timed_out(inner.timeout, true, way()).into()),
-            Ok(Err(error)) => return Err(explain(error, way()).into()),
-            Ok(Ok(chunk)) => chunk,
-        };
-        self.bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
-        if self.bytes > self.limit { Err(FetchError::TooLarge { limit: self.limit }) } else { Ok(chunk) }
+        let way = inner.way(&self.url, &self.seen.phases);
+        loop {
+            let left = inner.timeout.saturating_sub(self.watch.elapsed());
+            // To the timer, what is always there is never late.
+            let chunk = match tokio::time::timeout(left, self.response.chunk()).await {
+                Ok(chunk) if !left.is_zero() => chunk.map_err(|error| explain(error, way))?,
+                _ => return Err(timed_out(inner.timeout, true, way).into()),
+            };
+            self.bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+            if self.bytes > self.limit {
+                return Err(FetchError::TooLarge { limit: self.limit });
+            }
+            if chunk.as_ref().is_none_or(|chunk| !chunk.is_empty()) {
+                return Ok(chunk);
+            }
+        }
     }
 }
 
@@ -167,4 +184,41 @@ fn is_identity(coding: &HeaderValue) -> bool {
 fn unavailable(status: u16, headers: &HeaderMap) -> FetchError {
     let seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     FetchError::Unavailable { status, retry_after: seconds.map(Duration::from_secs) }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream::repeat_with;
+
+    use super::*;
+    use crate::notify::webhook::guard::GuardPolicy;
+
+    #[tokio::test]
+    async fn the_deadline_holds_although_there_is_always_more() {
+        let config = SenderConfig {
+            timeout: Duration::from_millis(50),
+            connect_timeout: Duration::from_secs(1),
+            user_agent: "Darkroom/test".to_owned(),
+            egress_proxy: None,
+        };
+        for chunk in [&b"x"[..], b""] {
+            let body = repeat_with(move || Ok::<_, std::io::Error>(Bytes::from_static(chunk)));
+            let mut download = Download {
+                sender: Sender::for_pictures(Guard::new(GuardPolicy::dev()), &config).unwrap(),
+                url: Url::parse("http://127.0.0.1/").unwrap(),
+                seen: Seen::new(),
+                response: http::Response::new(reqwest::Body::wrap_stream(body)).into(),
+                watch: Stopwatch::start(),
+                limit: 100_000_000,
+                bytes: 0,
+            };
+            let error = loop {
+                match download.next().await {
+                    Ok(piece) => assert!(piece.is_some_and(|piece| !piece.is_empty())),
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(&error, FetchError::Failed(failure) if failure.class == ErrorClass::Timeout));
+        }
+    }
 }

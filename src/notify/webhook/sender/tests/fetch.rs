@@ -43,13 +43,13 @@ async fn a_name_that_changes_its_mind_is_not_followed() {
     });
     let fetcher = fetcher(guard);
     let url = Url::parse(&format!("http://cats.test:{port}/a.jpg?t0ken")).unwrap();
-    let mut download = bounded(fetcher.fetch(&url, 3)).await.unwrap();
+    let mut download = bounded(fetcher.fetch(&url, 3, LONG)).await.unwrap();
     let mut bytes = Vec::new();
     while let Some(chunk) = bounded(download.next()).await.unwrap() {
         bytes.extend_from_slice(&chunk);
     }
     assert_eq!(bytes, b"abc");
-    let refused = bounded(fetcher.fetch(&url, 3)).await.err().unwrap();
+    let refused = bounded(fetcher.fetch(&url, 3, LONG)).await.err().unwrap();
     assert!(matches!(refused, FetchError::Blocked(_)), "{refused:?}");
     assert!(!format!("{refused} {refused:?}").contains("t0ken"));
     assert_eq!(served.load(Ordering::Relaxed), 1);
@@ -60,6 +60,6 @@ async fn a_literal_that_is_not_allowed_is_never_connected_to() {
     let (listener, port) = listener().await;
     let fetcher = fetcher(Guard::new(GuardPolicy { allow_http: true, ..GuardPolicy::default() }));
     let url = Url::parse(&format!("http://127.0.0.1:{port}/")).unwrap();
-    assert!(matches!(fetcher.fetch(&url, 3).await, Err(FetchError::Blocked(_))));
+    assert!(matches!(fetcher.fetch(&url, 3, LONG).await, Err(FetchError::Blocked(_))));
     assert!(is_untouched(listener));
 }
