@@ -50,7 +50,7 @@ pub use frames::Walls;
 pub use inside::{Bounds, serve};
 pub use memory::{Budget, Coding, Reservation};
 pub use pool::{Permit, Pool, Task};
-pub use process::{KEPT_MS, Launcher};
+pub use process::Launcher;
 
 /// What the header of a picture says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,6 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use darkroom::imaging::KEPT_MS;
 use serde_json::{Value, json};
 
 use crate::figures;
@@ -63,10 +62,7 @@ impl Contender {
             Self::Ours => {
                 let mut command = Command::new(std::env::current_exe().unwrap());
                 // As the service starts its imaging processes.
-                command
-                    .arg(WORKER)
-                    .env("MIMALLOC_PURGE_DELAY", KEPT_MS)
-                    .env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+                command.arg(WORKER).env("MIMALLOC_PURGE_DELAY", "0").env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
                 command
             }
             Self::Sharp => {

@@ -1,6 +1,7 @@
 //! Query strings: decoded, each parameter known and given once.
 
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 
 use super::problem::{Code, Problem};
 
@@ -14,6 +15,12 @@ pub(super) struct Query(Vec<(String, String)>);
 impl Query {
     /// Reads a query string that may have the parameters `known`; others, and repeated ones, are refused.
     pub(super) fn parse(text: &str, known: &[&str]) -> Result<Self, Problem> {
+        // The parser would put a replacement character for each byte that is none of UTF-8.
+        let is_text = |part: &&str| percent_decode_str(part).decode_utf8().is_ok();
+        if let Some(damaged) = text.split('&').find(|part| !is_text(part)) {
+            let name = damaged.split('=').next().unwrap_or_default();
+            return Err(invalid(name, "not_utf8", "must be UTF-8, percent-encoded"));
+        }
         let mut pairs: Vec<(String, String)> = Vec::new();
         for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
             if !known.contains(&name.as_ref()) {
@@ -72,6 +79,7 @@ mod tests {
         let query = Query::parse("limit=7&cursor=a%2Bb", &["limit", "cursor"]).unwrap();
         assert_eq!((query.limit().unwrap(), query.get("cursor")), (7, Some("a+b")));
         assert!(Query::parse("page=1", &["limit"]).is_err());
+        assert!(Query::parse("limit=%ff", &["limit"]).is_err());
         assert!(Query::parse("limit=1&limit=2", &["limit"]).is_err());
         let limit = |text| Query::parse(text, &["limit"]).unwrap().limit();
         assert_eq!((limit("").unwrap(), limit("limit=100000").unwrap()), (50, 200));

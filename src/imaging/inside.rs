@@ -35,35 +35,9 @@ pub fn serve(bounds: &Bounds) -> io::Result<()> {
     let walls = walls::raise(bounds);
     let (mut requests, mut replies) = (io::stdin().lock(), io::stdout().lock());
     frames::write(&mut replies, &Reply::Ready(walls), &[])?;
-    loop {
-        wait(&requests);
-        if !answer(bounds, &mut requests, &mut replies)? {
-            return Ok(());
-        }
-    }
+    while answer(bounds, &mut requests, &mut replies)? {}
+    Ok(())
 }
-
-/// Waits for the next picture, and gives back the memory of the last one when none comes soon: nobody counts what an
-/// idle process has.
-#[cfg(target_os = "linux")]
-fn wait(requests: &io::StdinLock<'_>) {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-    /// Longer than the allocator keeps what is free.
-    const IDLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 400_000_000 };
-    /// As many as there may be.
-    const REGIONS: usize = 16;
-    let mut ready = [PollFd::new(requests, PollFlags::IN)];
-    if matches!(poll(&mut ready, Some(&IDLE)), Ok(0)) {
-        // Whenever it frees a large block it gives back what else has been free for long, of a few of its regions.
-        for _ in 0..REGIONS {
-            drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
-        }
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn wait(_: &io::StdinLock<'_>) {}
 
 /// Whether there was a request.
 fn answer(bounds: &Bounds, requests: &mut impl Read, replies: &mut impl Write) -> io::Result<bool> {

@@ -28,10 +28,6 @@ pub struct Launcher {
     bounds: Bounds,
 }
 
-/// How long an imaging process keeps memory that it has no use for, in milliseconds. Pages that are given back at once
-/// are zeroed again for each picture, a sixth of the time that small variants of a photo take.
-pub const KEPT_MS: &str = "200";
-
 impl Launcher {
     /// Processes of this program, which work with `memory` bytes at the most on pictures that take `seconds` each.
     /// `arguments` makes of their bounds what the program is to be started with, to get to [`super::serve`].
@@ -52,8 +48,8 @@ impl Launcher {
         command
             .args(&self.arguments)
             .env_clear()
-            // What one picture needed is there for the next, or given back soon (`inside.rs`).
-            .env("MIMALLOC_PURGE_DELAY", KEPT_MS)
+            // What one picture needed must not stay with an idle process: nobody counts it there.
+            .env("MIMALLOC_PURGE_DELAY", "0")
             // Address space that is only set aside would count against the limit on memory.
             .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             .current_dir("/")

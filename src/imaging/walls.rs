@@ -28,7 +28,7 @@ mod linux {
 
     /// What remains: memory, the clock, chance, and an end. All else fails with EPERM, rather than killing, so that a
     /// library that merely asks (how many processors, a name for a mapping) goes on without an answer.
-    const ALLOWED: [libc::c_long; 26] = [
+    const ALLOWED: [libc::c_long; 25] = [
         libc::SYS_brk,
         libc::SYS_clock_gettime,
         libc::SYS_close,
@@ -44,7 +44,6 @@ mod linux {
         libc::SYS_mremap,
         libc::SYS_munmap,
         libc::SYS_nanosleep,
-        libc::SYS_ppoll,
         libc::SYS_clock_nanosleep,
         libc::SYS_restart_syscall,
         libc::SYS_rt_sigaction,

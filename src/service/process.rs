@@ -118,7 +118,11 @@ impl Service {
     /// The end of a job whose last try ended with its worker.
     pub(super) fn after_too_many(&self, job: &Job) -> Option<Ending> {
         let detail = format!("the worker died during the last of {} tries", job.attempt.saturating_sub(1));
-        let ending = || failure("worker-lost", "The picture could not be processed", &detail);
+        // The picture need not be to blame: every job that a server's death cuts off counts a try.
+        let ending = || JobError {
+            retryable: true,
+            ..failure("worker-lost", "The work on the picture was cut off too often", &detail)
+        };
         (job.attempt > self.retry_policy(job).max_attempts).then(|| Ending::Failed(ending()))
     }
 

@@ -90,6 +90,7 @@ async fn a_job_that_ends_its_worker_each_time_fails_in_the_end() {
     let app = App::on(folder, &[("queue.max_tries", "4")], Clock::system()).await;
     let job = app.finished(&id.to_string()).await;
     assert_eq!((text(&job, "/status"), text(&job, "/error/code")), ("failed", "worker-lost"));
+    assert_eq!(job["error"]["retryable"], true);
     app.stop().await;
 }
 

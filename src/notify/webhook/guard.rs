@@ -154,6 +154,10 @@ impl Guard {
     /// Says why no callback may go there.
     pub fn parse(&self, text: &str) -> Result<Url, Refused> {
         self.check_length(text)?;
+        // The parser leaves tabs and line feeds out, and so would ask for another resource than was written.
+        if text.trim().contains(char::is_control) {
+            return Err(Refused::Syntax);
+        }
         let mut url = Url::parse(text).map_err(|error| match error {
             url::ParseError::EmptyHost => Refused::NoHost,
             _ => Refused::Syntax,

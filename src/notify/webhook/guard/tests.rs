@@ -156,6 +156,8 @@ fn what_is_no_callback_url_is_refused() {
         ("", Refused::Syntax),
         ("example.com/hook", Refused::Syntax),
         ("https://exa mple.com/", Refused::Syntax),
+        ("https://example.com/a\nb", Refused::Syntax),
+        ("https://example.com/\ta", Refused::Syntax),
         ("https://a..b/", Refused::Syntax),
         ("https://example.com../", Refused::Syntax),
         ("https://./", Refused::Syntax),
