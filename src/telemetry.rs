@@ -61,7 +61,8 @@ pub const JOBS_TOTAL: &str = "darkroom_jobs_total";
 
 /// Imaging processes that are alive.
 pub const IMAGING_PROCESSES: &str = "darkroom_imaging_processes";
-/// Imaging processes that were replaced, by `reason`: died, killed (a deadline, or the job was called off), worn.
+/// Imaging processes that were replaced, by `reason`: died, killed (a deadline, or the job was called off), worn, rested (it
+/// gave back the memory of its last picture).
 pub const IMAGING_RESTARTS: &str = "darkroom_imaging_restarts_total";
 /// Memory that is reserved for the pictures in work, in bytes.
 pub const IMAGING_MEMORY_USED: &str = "darkroom_imaging_memory_used_bytes";

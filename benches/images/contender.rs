@@ -62,7 +62,11 @@ impl Contender {
             Self::Ours => {
                 let mut command = Command::new(std::env::current_exe().unwrap());
                 // As the service starts its imaging processes.
-                command.arg(WORKER).env("MIMALLOC_PURGE_DELAY", "0").env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+                command
+                    .arg(WORKER)
+                    .env("MIMALLOC_PURGE_DELAY", "0")
+                    .env("MIMALLOC_PURGE_DECOMMITS", "0")
+                    .env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
                 command
             }
             Self::Sharp => {

@@ -87,7 +87,9 @@ pub(super) fn needed(probe: &Probe, input: u64, variants: &[Variant], watermarks
     let is_named = |name| variants.iter().any(|variant| variant.watermark.as_ref() == Some(name));
     let named = watermarks.iter().filter(|(name, _)| is_named(name));
     let marks: u64 = named.map(|(_, watermark)| 3 * watermark.pixels.len() as u64).sum();
-    FIXED + 3 * input + marks + peak
+    // What oxipng's trials take whatever the picture's size, each freed and not yet taken back when the next begins.
+    let trials = if probe.format == Format::Png { FIXED } else { 0 };
+    FIXED + trials + 3 * input + marks + peak
 }
 
 /// What encoding takes for a pixel, besides the picture.

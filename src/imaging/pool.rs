@@ -4,10 +4,11 @@ use std::io::{self, Cursor};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::frames::Walls;
@@ -18,6 +19,10 @@ use crate::domain::image::{Handling, Limits, Variant, Watermarks};
 
 /// How long the first processes may take to be ready.
 const START_TIME: Duration = Duration::from_secs(30);
+
+/// How long a process keeps what its last picture took, so that the next one need not have it zeroed again; by the end of it
+/// there is none under load.
+const REST: Duration = Duration::from_secs(5);
 
 /// Each thread hands its process, if it has one, to its work.
 type Work = Box<dyn FnOnce(Option<&mut Seat>) + Send>;
@@ -47,7 +52,7 @@ pub struct Task {
 /// Dropping the pool ends each thread once its current work is done.
 #[derive(Debug)]
 pub struct Pool {
-    queue: mpsc::Sender<Work>,
+    queue: Sender<Work>,
     room: Arc<Semaphore>,
     budget: Budget,
     walls: Option<Walls>,
@@ -94,11 +99,10 @@ impl Pool {
         budget: Budget,
         launcher: Option<&Launcher>,
     ) -> io::Result<(Self, mpsc::Receiver<Result<Walls, ImagingError>>)> {
-        let (queue, waiting) = mpsc::channel(threads.get());
+        let (queue, waiting) = crossbeam_channel::bounded(threads.get());
         let (started, ready) = mpsc::channel(threads.get());
-        let waiting = Arc::new(Mutex::new(waiting));
         for index in 0..threads.get() {
-            let (waiting, started) = (Arc::clone(&waiting), started.clone());
+            let (waiting, started) = (waiting.clone(), started.clone());
             let mut seat = launcher.cloned().map(Seat::new);
             thread::Builder::new().name(format!("imaging-{index}")).spawn(move || {
                 if let Some(seat) = &mut seat {
@@ -224,8 +228,8 @@ impl Pool {
             // An error means that nobody waits any longer.
             let _ = reply.send(result);
         });
-        // Neither fails while the pool lives, as its threads survive panics.
-        self.queue.send(work).await.map_err(|_| ImagingError::Stopped)?;
+        // There is room, as each thread's permit sends it one piece at a time; and its threads survive panics.
+        self.queue.try_send(work).map_err(|_| ImagingError::Stopped)?;
         outcome.await.unwrap_or(Err(ImagingError::Panicked))
     }
 }
@@ -239,14 +243,16 @@ impl Drop for CutOffWhenDropped {
     }
 }
 
-fn work_off(waiting: &Mutex<mpsc::Receiver<Work>>, mut seat: Option<&mut Seat>) {
+fn work_off(waiting: &Receiver<Work>, mut seat: Option<&mut Seat>) {
     loop {
-        // One idle thread waits inside the lock, the others for it. It guards nothing that a panic could
-        // leave half done, and is released before the work starts.
-        let work = waiting.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-        match work {
-            Some(work) => work(seat.as_deref_mut()),
-            None => return,
+        match waiting.recv_timeout(REST) {
+            Ok(work) => work(seat.as_deref_mut()),
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(seat) = &mut seat {
+                    seat.rest();
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
