@@ -48,6 +48,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(10);
 const RELEASE_TIME: Duration = Duration::from_secs(30);
 
 pub mod backup;
+pub mod clients;
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +105,9 @@ pub enum StartError {
     /// The store does not open.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// Nobody could call the service.
+    #[error("no client has a key; create one with `darkroom clients create NAME --data-dir {}`", .0.display())]
+    NoClients(PathBuf),
     /// What works on pictures did not start.
     #[error("cannot start imaging")]
     Imaging(#[source] ImagingError),
@@ -147,6 +151,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let files = tokio::task::spawn_blocking(move || files::open(&opened, url, &opening));
     let Files { store, blobs, keys } = files.await.map_err(StartError::Opening)??;
     let store: Arc<dyn Store> = Arc::new(store);
+    if !config.dev && !crate::service::clients::any_can_call(&*store) {
+        store.close().await;
+        return Err(StartError::NoClients(config.storage.data_dir));
+    }
     let imaging = imaging::pool(&config.imaging).await.map_err(StartError::Imaging)?;
     let parts = Parts { store: Arc::clone(&store), blobs, imaging, guard, sender, clock, keys };
     let service = Arc::new(Service::new(parts, settings(&config, &base_url)).with_fetching(fetching));
@@ -260,6 +268,7 @@ fn fetching(config: &Config) -> Result<Fetching, SenderError> {
 fn settings(config: &Config, base_url: &str) -> Settings {
     let timeout = Duration::from_millis(config.callbacks.timeout_ms);
     Settings {
+        dev: config.dev,
         base_url: base_url.to_owned(),
         signing_secret_file: config.storage.signing_secret_file(),
         encryption_key_file: config.storage.encryption_key_file(),

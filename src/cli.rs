@@ -7,6 +7,7 @@ mod api;
 mod artifacts;
 mod backup;
 mod client;
+mod clients;
 mod deliveries;
 mod demo;
 mod destinations;
@@ -51,6 +52,7 @@ Try it:
   darkroom demo                           the whole story on this machine, in a few seconds
   darkroom serve --dev                    a service on loopback, without API keys
   darkroom submit photo.jpg --wait        hand in a picture and wait for its artifacts
+  darkroom clients create shop            an API key, for a service without --dev
 
 Exit codes: 0 ok, 1 failure, 2 usage or configuration, 3 not found, 4 job failed, 5 time-out, 6 refused";
 
@@ -86,6 +88,8 @@ enum Command {
     Queue(queue::Args),
     /// Look at the secrets that sign your callbacks, and make a new one
     Secrets(secrets::Args),
+    /// Create clients and their API keys, list and revoke them
+    Clients(clients::Args),
     /// Write the whole store and its pictures to a file, also while a service runs
     Export(backup::ExportArgs),
     /// Fill an empty data folder from such a file
@@ -147,6 +151,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Doctor(args) => Box::pin(doctor::run(args, &cli.target)).await,
         Command::Queue(args) => Box::pin(queue::run(args, &cli.target)).await,
         Command::Secrets(args) => Box::pin(secrets::run(args, &cli.target)).await,
+        Command::Clients(args) => Box::pin(clients::run(args, &cli.target)).await,
         Command::Export(args) => Box::pin(backup::export(args, &cli.target)).await,
         Command::Import(args) => Box::pin(backup::import(args)).await,
         Command::Listen(args) => Box::pin(listen::run(args)).await,

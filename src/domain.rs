@@ -3,6 +3,7 @@
 //! `now` and random bytes are passed in. The types derive serde for the store's versioned
 //! records only; what clients see has types of its own in [`crate::service::view`].
 
+pub mod api_key;
 pub mod attempt;
 pub mod client;
 pub mod delivery;

@@ -12,11 +12,13 @@ use warp::reply::Response;
 use self::problem::Code;
 use self::resource::Resource;
 use crate::service::Service;
+use crate::service::view::Rules;
 
 mod backup;
 mod body;
 mod books;
 mod callbacks;
+mod clients;
 mod conditional;
 mod connection;
 mod deliveries;
@@ -40,7 +42,7 @@ pub mod server;
 mod source;
 mod upload;
 
-/// The table of routes.
+/// The table of routes: for every client, unless it says that they are open to all, or for operators.
 fn table(service: &Arc<Service>) -> Vec<Resource> {
     let at = |path| Resource::new(path, service);
     vec![
@@ -55,42 +57,49 @@ fn table(service: &Arc<Service>) -> Vec<Resource> {
         at("/v1/deliveries").get(deliveries::list),
         at("/v1/deliveries/{id}").get(deliveries::show),
         at("/v1/deliveries/{id}/cancel").post(deliveries::cancel),
-        at("/v1/deliveries/{id}/replay").post(deliveries::replay),
-        at("/v1/replays").get(replays::list).post(replays::start),
-        at("/v1/replays/{id}").get(replays::show),
-        at("/v1/replays/{id}/items").get(replays::items),
-        at("/v1/replays/{id}/pause").post(replays::pause),
-        at("/v1/replays/{id}/resume").post(replays::resume),
-        at("/v1/replays/{id}/cancel").post(replays::cancel),
+        at("/v1/deliveries/{id}/replay").operators().post(deliveries::replay),
+        at("/v1/replays").operators().get(replays::list).post(replays::start),
+        at("/v1/replays/{id}").operators().get(replays::show),
+        at("/v1/replays/{id}/items").operators().get(replays::items),
+        at("/v1/replays/{id}/pause").operators().post(replays::pause),
+        at("/v1/replays/{id}/resume").operators().post(replays::resume),
+        at("/v1/replays/{id}/cancel").operators().post(replays::cancel),
         at("/v1/destinations").get(destinations::list),
         at("/v1/destinations/{id}").get(destinations::show),
-        at("/v1/destinations/{id}/pause").post(destinations::pause),
-        at("/v1/destinations/{id}/resume").post(destinations::resume),
+        at("/v1/destinations/{id}/pause").operators().post(destinations::pause),
+        at("/v1/destinations/{id}/resume").operators().post(destinations::resume),
         at("/v1/deliveries/{id}/attempts").get(deliveries::attempts),
         at("/v1/events").get(events::feed),
         at("/v1/callbacks/test").post(callbacks::test),
-        at("/v1/ledger").get(books::ledger),
+        at("/v1/ledger").operators().get(books::ledger),
         at("/v1/queue").get(queue::show),
-        at("/v1/queue/pause").post(queue::pause),
-        at("/v1/queue/resume").post(queue::resume),
-        at("/v1/backup").get(backup::download),
+        at("/v1/queue/pause").operators().post(queue::pause),
+        at("/v1/queue/resume").operators().post(queue::resume),
+        at("/v1/backup").operators().get(backup::download),
+        at("/v1/clients").operators().get(clients::list).post(clients::create),
+        at("/v1/clients/{name}").operators().get(clients::show),
+        at("/v1/clients/{name}/revoke").operators().post(clients::revoke),
+        at("/v1/clients/{name}/keys").operators().post(clients::add_key),
+        at("/v1/clients/{name}/keys/{id}").operators().delete(clients::revoke_key),
         at("/v1/secrets").get(secrets::list),
         at("/v1/secrets/rotate").post(secrets::rotate),
-        at("/.well-known/webhook-keys").get(secrets::public_keys),
-        at("/").get(root::links),
-        at("/problems/{code}").get(root::problem),
-        at("/metrics").get(books::metrics),
-        at("/health/live").get(root::live),
-        at("/health/ready").get(root::ready),
+        at("/.well-known/webhook-keys").open().get(secrets::public_keys),
+        at("/").open().get(root::links),
+        at("/problems/{code}").open().get(root::problem),
+        at("/metrics").operators().get(books::metrics),
+        at("/health/live").open().get(root::live),
+        at("/health/ready").open().get(root::ready),
     ]
 }
 
 /// All routes as one filter; what none of them matches is a 404.
 fn routes(service: &Arc<Service>) -> BoxedFilter<(Response,)> {
+    let table = table(service);
+    let rules = Arc::new(Rules::new(table.iter().flat_map(Resource::accesses)));
     let elsewhere = resource::any(|_| problem::Problem::of(Code::RouteNotFound).into());
     // Each leaf is boxed and folded one by one: a chain of unboxed `or`s takes the compiler minutes.
-    table(service)
+    table
         .into_iter()
         .rev()
-        .fold(elsewhere, |rest, resource| resource.into_filter().or(rest).unify().boxed())
+        .fold(elsewhere, |rest, resource| resource.into_filter(&rules).or(rest).unify().boxed())
 }

@@ -22,6 +22,7 @@ use crate::store::{Signals, Store, StoreError};
 
 pub mod backup;
 pub mod books;
+pub mod clients;
 pub mod deliver;
 pub mod deliveries;
 pub mod error;
@@ -69,6 +70,8 @@ pub struct Parts {
 /// The numbers that the use-cases keep to.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Whether requests without a key are answered, as those of an operator.
+    pub dev: bool,
     /// What every link begins with, without a slash at the end.
     pub base_url: String,
     /// Where a signing secret that was made here is kept, for backups.

@@ -26,11 +26,13 @@ use crate::domain::rotation::ClientSecrets;
 use crate::domain::secret::Keyring;
 
 mod audit;
+mod clients;
 pub mod memory;
 mod query;
 pub mod sled;
 pub mod transfer;
 
+pub use clients::ClientStore;
 pub(crate) use query::replayed;
 pub use query::{
     DeliveryPage, DeliveryQuery, DestinationStatus, FetchRoom, JobPage, JobQuery, Ledger, ReplayAction,
@@ -40,7 +42,7 @@ pub use transfer::{Export, Import, Record};
 
 /// The named use-cases that an engine implements.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: ClientStore + Send + Sync + 'static {
     /// Accepts a job: the job, its idempotency key and its first event, in one commit.
     async fn submit(&self, submission: Submission, now: Timestamp) -> Result<Submitted, StoreError>;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use darkroom::blobs::Blobs;
 use darkroom::clock::{Clock, entropy};
-use darkroom::domain::client::ClientId;
+use darkroom::domain::client::{Caller, ClientId};
 use darkroom::domain::dispatch::DispatchPolicy;
 use darkroom::domain::event::EventKind;
 use darkroom::domain::id::JobId;
@@ -157,8 +157,8 @@ impl Rig {
     /// As many jobs, whose first event is to be told; the length of such an event.
     pub(crate) async fn fill(&self, receivers: &Receivers, count: usize) -> usize {
         self.fill_urls(&receivers.urls, count).await;
-        let first = EventQuery { after: 0, limit: 1, kinds: None, job: None };
-        let event = self.service.events(&ClientId::dev(), first).await.unwrap().events.remove(0);
+        let first = EventQuery { client: None, after: 0, limit: 1, kinds: None, job: None };
+        let event = self.service.events(&Caller::dev(), first).await.unwrap().events.remove(0);
         darkroom::service::view::event_body(&event).unwrap().len()
     }
 
@@ -308,6 +308,7 @@ fn settings() -> Settings {
         max_attempts: attempts,
     };
     Settings {
+        dev: true,
         signing_secret_file: "signing-secret".into(),
         encryption_key_file: "encryption-key".into(),
         base_url: "http://127.0.0.1:8080".to_owned(),

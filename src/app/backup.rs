@@ -169,7 +169,7 @@ pub(super) fn refuse_unfinished(storage: &Storage) -> Result<(), StartError> {
 }
 
 /// What events of jobs whose worker is found dead have as their source, where no service listens.
-fn source(config: &Config) -> String {
+pub(super) fn source(config: &Config) -> String {
     match config.server.public_base_url.trim_end_matches('/') {
         "" => format!("http://{}", config.server.listen),
         url => url.to_owned(),

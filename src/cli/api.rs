@@ -72,6 +72,12 @@ impl Target {
         Ok(url)
     }
 
+    /// Whether a service is named, by whom or what.
+    pub(super) fn is_named(&self) -> bool {
+        let token = self.token.as_ref().map(Hidden::expose);
+        [self.url.as_deref(), token].into_iter().flatten().any(|text| !text.is_empty())
+    }
+
     fn authorization(&self) -> Result<Option<HeaderValue>, CliError> {
         let Some(token) = self.token.as_ref().map(Hidden::expose).filter(|token| !token.is_empty()) else {
             return Ok(None);
@@ -92,7 +98,12 @@ impl Api {
     /// Where everything begins: the links of the service's root.
     pub(super) async fn root(&self) -> Result<Links, CliError> {
         let root: Reply<Root> = self.get(self.base.as_str()).await?;
-        Ok(root.body.links)
+        let links = root.body.links.of_root();
+        // To nobody the service shows what is open to everybody.
+        if self.token.is_none() && links.find("jobs").is_none() && links.find("live").is_some() {
+            return Err(CliError::NoKey { url: self.base.clone() });
+        }
+        Ok(links)
     }
 
     /// The resource of this id, where the root's template `rel` leads.

@@ -73,6 +73,22 @@ pub(super) enum CliError {
     BadAnswer { url: Url, problem: String },
     #[error("the service offers no link `{0}` here")]
     MissingLink(&'static str),
+    /// The root has all links that this caller ever gets.
+    #[error("the service offers no link `{0}`: it is for operators, or the service is of another version")]
+    NotOffered(&'static str),
+    #[error("{url} asks for an API key: --token or DARKROOM_TOKEN; `darkroom clients create` makes one")]
+    NoKey { url: Url },
+    /// Something that was named is not there.
+    #[error("{0}")]
+    NoSuch(String),
+    #[error(transparent)]
+    Clients(#[from] app::clients::Error),
+    /// The key cannot be asked for again, so that this is no mere lack of a reader.
+    #[error(
+        "the key was made, but it cannot be written to standard output; make another with \
+         `darkroom clients add-key {name}`, and revoke this one"
+    )]
+    KeyUnseen { name: String, source: io::Error },
     #[error("{id} is {}: there is nothing to {action}", printable(state))]
     NotNow { id: String, action: &'static str, state: String },
     #[error("{0} is delivered: there is nothing to replay; --force sends it again all the same")]
@@ -125,7 +141,11 @@ impl CliError {
             | Self::Config(_)
             | Self::Log(InitError::Filter(_))
             | Self::Input { .. }
+            | Self::Start(StartError::NoClients(_))
             | Self::ForeignLink { .. } => USAGE,
+            Self::NotOffered(_) | Self::NoKey { .. } => REFUSED,
+            Self::NoSuch(_) => NOT_FOUND,
+            Self::Clients(error) if error.is_not_found() => NOT_FOUND,
             Self::Api(problem) if problem.blames_the_command() => USAGE,
             Self::Api(problem) => match problem.status.as_u16() {
                 401 | 403 => REFUSED,

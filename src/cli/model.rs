@@ -13,7 +13,13 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 
 /// The links of a resource.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub(super) struct Links(BTreeMap<String, Link>);
+pub(super) struct Links {
+    #[serde(flatten)]
+    links: BTreeMap<String, Link>,
+    /// Whether a link that is missing is one that this caller never has.
+    #[serde(skip)]
+    is_root: bool,
+}
 
 #[derive(Debug, Clone, Deserialize)]
 struct Link {
@@ -21,14 +27,19 @@ struct Link {
 }
 
 impl Links {
+    pub(super) fn of_root(self) -> Self {
+        Self { is_root: true, ..self }
+    }
+
     /// Where `rel` leads.
     pub(super) fn href(&self, rel: &'static str) -> Result<&str, CliError> {
-        self.find(rel).ok_or(CliError::MissingLink(rel))
+        let missing = if self.is_root { CliError::NotOffered(rel) } else { CliError::MissingLink(rel) };
+        self.find(rel).ok_or(missing)
     }
 
     /// Where `rel` leads, if anywhere.
     pub(super) fn find(&self, rel: &str) -> Option<&str> {
-        self.0.get(rel).map(|link| link.href.as_str())
+        self.links.get(rel).map(|link| link.href.as_str())
     }
 
     /// Where the action `rel` on a resource is asked for. What is not possible now has no link.

@@ -15,6 +15,7 @@ use crate::{app, telemetry};
 const NOTES: &str = "\
 Examples:
   darkroom serve --dev
+  darkroom clients create ops --role operator > ops-key && darkroom serve --listen 0.0.0.0:8080
   darkroom serve --dev --listen 127.0.0.1:0 --data-dir /tmp/darkroom
   DARKROOM_QUEUE__CAPACITY=100 darkroom serve --dev --config darkroom.toml
 
@@ -23,9 +24,6 @@ SIGTERM and SIGINT (Ctrl-C) let what is under way come to its end, up to server.
 is 0. A second signal stops at once, with code 1; no accepted job is lost by that.
 
 Configuration: built-in defaults < --config < environment (DARKROOM_SERVER__LISTEN=...) < flags.";
-
-const NO_CLIENTS: &str = "no client exists: besides --dev, at least one must exist before the service may start, and \
-                          this version cannot create any. For now, use `darkroom serve --dev`: loopback only, no API key";
 
 /// How to run the service.
 #[derive(clap::Args)]
@@ -77,11 +75,8 @@ fn configure(args: Args, environment: HashMap<String, String>) -> Result<Config,
     let data_dir = args.data_dir.map(|folder| ("storage.data_dir", folder));
     let flags = listen.into_iter().chain(data_dir).collect();
     let config = Config::load(Sources { dev, file: args.config, environment, flags })?;
-    if !dev {
-        return Err(CliError::Usage(NO_CLIENTS.to_owned()));
-    }
     let listen = config.server.listen;
-    if !listen.ip().to_canonical().is_loopback() {
+    if dev && !listen.ip().to_canonical().is_loopback() {
         return Err(CliError::Usage(format!(
             "--dev asks for no API key, so it listens on loopback only, and {listen} is not: \
              use 127.0.0.1:{} or [::1]:{}",
@@ -106,6 +101,7 @@ pub(super) fn environment() -> Result<HashMap<String, String>, CliError> {
 
 /// What someone who tries it out wants to know next.
 struct Hints {
+    dev: bool,
     data_dir: PathBuf,
     /// Unless the configuration names the secret.
     secret_file: Option<PathBuf>,
@@ -115,6 +111,7 @@ impl Hints {
     fn of(config: &Config) -> Self {
         let made_here = config.callbacks.signing_secret.is_empty();
         Self {
+            dev: config.dev,
             data_dir: config.storage.data_dir.clone(),
             secret_file: made_here.then(|| config.storage.signing_secret_file()),
         }
@@ -127,6 +124,12 @@ impl Hints {
                 "DARKROOM_SECRET=... darkroom listen    (the secret is callbacks.signing_secret)".to_owned()
             }
         };
+        if !self.dev {
+            return format!(
+                "data in {}; API keys are asked for, see `darkroom clients --help`",
+                self.data_dir.display()
+            );
+        }
         format!(
             "data in {}; no API key is asked for (--dev)\n\
              receive callbacks:  {listen}\n\
@@ -147,10 +150,8 @@ mod tests {
     }
 
     #[test]
-    fn without_dev_there_are_no_clients_yet() {
-        let error = configure(args(false, "127.0.0.1:0"), HashMap::new()).unwrap_err();
-        assert_eq!(error.exit_code(), USAGE);
-        assert!(error.to_string().contains("--dev"));
+    fn without_dev_it_may_listen_anywhere() {
+        assert!(configure(args(false, "0.0.0.0:0"), HashMap::new()).is_ok());
     }
 
     #[test]

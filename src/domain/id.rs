@@ -143,6 +143,11 @@ id!(
     "sec_"
 );
 id!(
+    /// An API key of a client.
+    ApiKeyId,
+    "key_"
+);
+id!(
     /// A worker: unique per process start, so that a restarted process is never taken for its predecessor.
     WorkerId,
     "wrk_"

@@ -73,8 +73,10 @@ pub struct ReplayFilter {
 pub struct NewReplay {
     /// Its id.
     pub id: ReplayId,
-    /// Whose deliveries.
+    /// Who starts it.
     pub client: ClientId,
+    /// Whose deliveries; `None`: those of all clients.
+    pub only: Option<ClientId>,
     /// Which of them.
     pub filter: ReplayFilter,
     /// How many are taken up in a second, at most.
@@ -92,7 +94,7 @@ pub struct NewReplay {
 pub struct Replay {
     /// Its id.
     pub id: ReplayId,
-    /// Whose deliveries.
+    /// Who started it.
     pub client: ClientId,
     /// Which of them.
     pub filter: ReplayFilter,
@@ -126,6 +128,8 @@ pub struct Replay {
     pub is_at_end: bool,
     /// How many somebody else has sent again since; what became of them is not this replay's.
     pub taken_over: u64,
+    /// Whose deliveries; `None`: those of all clients.
+    pub only: Option<ClientId>,
 }
 
 /// What became of a delivery that a replay had sent again.
@@ -182,6 +186,7 @@ impl Replay {
             cursor: None,
             is_at_end: false,
             taken_over: 0,
+            only: new.only,
         }
     }
 

@@ -1,6 +1,7 @@
 //! A request's body as it comes in: bounded in time, and read to a reasonable end when it is refused.
 
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -25,7 +26,8 @@ pub(super) type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> +
 
 /// A body not read yet, or not to its end.
 pub(super) struct Body {
-    chunks: Option<Chunks>,
+    /// Never locked: it lets those share a request who look at the rest of it.
+    chunks: Mutex<Option<Chunks>>,
     /// The client waits for a `100 Continue`, which hyper sends when the body is first polled.
     expects_continue: bool,
     begun: bool,
@@ -39,18 +41,19 @@ impl Body {
         let chunks = stream.map(|chunk| chunk.map(|mut buf| buf.copy_to_bytes(buf.remaining())));
         let expects_continue =
             headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        Self { chunks: Some(Box::pin(chunks)), expects_continue, begun: false }
+        Self { chunks: Mutex::new(Some(Box::pin(chunks))), expects_continue, begun: false }
     }
 
     /// The next chunk; `None` at the end.
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, warp::Error>> {
         self.begun = true;
-        let chunk = match &mut self.chunks {
+        let chunks = self.chunks.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let chunk = match chunks {
             Some(chunks) => chunks.next().await,
             None => None,
         };
         if !matches!(chunk, Some(Ok(_))) {
-            self.chunks = None;
+            *chunks = None;
         }
         chunk
     }
@@ -91,7 +94,8 @@ impl Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        let Some(chunks) = self.chunks.take() else { return };
+        let chunks = self.chunks.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(chunks) = chunks.take() else { return };
         // Polling now would ask for a body that nobody wants.
         let never_asked = self.expects_continue && !self.begun;
         if !never_asked && let Ok(runtime) = tokio::runtime::Handle::try_current() {

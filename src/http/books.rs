@@ -43,7 +43,7 @@ pub(super) async fn ledger(call: Call) -> Result<Response, Problem> {
         None
     };
     let ledger = call.service.ledger();
-    let links = LinkBuilder::new(&call.service.settings().base_url).get("self", "/v1/ledger");
+    let links = LinkBuilder::new(call.reader()).get("self", "/v1/ledger");
     Ok(json(&Ledger {
         accepted: ledger.accepted,
         delivered: ledger.delivered,

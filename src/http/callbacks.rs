@@ -7,7 +7,6 @@ use super::problem::Problem;
 use super::query::Query;
 use super::represent::json;
 use super::resource::Call;
-use crate::domain::client::ClientId;
 use crate::domain::delivery::ErrorClass;
 use crate::service::trial::Trial;
 use crate::service::view::{AttemptView, LinkBuilder, Links};
@@ -53,7 +52,7 @@ pub(super) async fn test(mut call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
     let Request { url, secret } = call.body.json().await?;
     let Trial { refused, sent } =
-        call.service.try_callback(&ClientId::dev(), &url, secret.as_deref()).await?;
+        call.service.try_callback(&call.caller()?.client, &url, secret.as_deref()).await?;
     // What a name leads to is known when it is looked up, at the attempt.
     let blocked = sent.as_ref().and_then(|sent| sent.attempt.error.as_ref());
     let blocked = blocked.filter(|failure| failure.class == ErrorClass::BlockedAddress);
@@ -73,6 +72,6 @@ pub(super) async fn test(mut call: Call) -> Result<Response, Problem> {
             webhook_timestamp: sent.timestamp,
             body: sent.body,
         }),
-        links: LinkBuilder::new(&call.service.settings().base_url).get("root", "/").build(),
+        links: LinkBuilder::new(call.reader()).get("root", "/").build(),
     }))
 }

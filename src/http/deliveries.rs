@@ -27,7 +27,8 @@ struct List<T> {
 }
 
 /// The filters of a list of deliveries; links to other pages carry them on.
-pub(super) const FILTERS: [&str; 9] = [
+pub(super) const FILTERS: [&str; 10] = [
+    "client",
     "state",
     "destination",
     "event_type",
@@ -44,16 +45,21 @@ pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     let query = Query::parse(&call.query, &[&["limit", "cursor"], &FILTERS[..]].concat())?;
     let page = Page::of("/v1/deliveries", &query, &FILTERS)?;
     let wanted =
-        DeliveryQuery { cursor: page.place()?, limit: page.limit, ..filter(|name| query.get(name))? };
-    let found = call.service.deliveries(wanted).await?;
-    let base = &call.service.settings().base_url;
-    let items = found.deliveries.iter().map(|delivery| call.service.view_delivery(delivery)).collect();
-    Ok(page.answer(items, found.next.as_deref(), LinkBuilder::new(base)))
+        DeliveryQuery { cursor: page.place()?, limit: page.limit, ..filter(&call, |name| query.get(name))? };
+    let found = call.service.deliveries(call.caller()?, wanted).await?;
+    let items =
+        found.deliveries.iter().map(|delivery| call.service.view_delivery(delivery, call.reader())).collect();
+    Ok(page.answer(items, found.next.as_deref(), LinkBuilder::new(call.reader())))
 }
 
 /// The deliveries that these filters name; what is wrong with one is said of it.
-pub(super) fn filter<'a>(get: impl Fn(&'static str) -> Option<&'a str>) -> Result<DeliveryQuery, Problem> {
-    let client = ClientId::dev();
+pub(super) fn filter<'a>(
+    call: &Call,
+    get: impl Fn(&'static str) -> Option<&'a str>,
+) -> Result<DeliveryQuery, Problem> {
+    let client = call.only(get("client"))?;
+    // An origin is another destination of each client: without one named, the caller's own is meant.
+    let own = client.as_ref().unwrap_or(&call.caller()?.client);
     let time = |name: &'static str| {
         let detail = "a time as RFC 3339 has it, such as 2026-11-21T09:00:00Z";
         get(name).map(|text| text.parse().map_err(|_| invalid(name, "not_a_time", detail))).transpose()
@@ -61,7 +67,7 @@ pub(super) fn filter<'a>(get: impl Fn(&'static str) -> Option<&'a str>) -> Resul
     let id = |name: &'static str| move |_| invalid(name, "not_an_id", "an id as answers have it");
     Ok(DeliveryQuery {
         states: get("state").map_or(Ok(Vec::new()), states)?,
-        destination: get("destination").map(|text| destination(&client, text)).transpose()?,
+        destination: get("destination").map(|text| destination(own, text)).transpose()?,
         kind: get("event_type").map(event_kind).transpose()?,
         job: get("job_id").map(|text| text.parse().map_err(|_| id("job_id")(()))).transpose()?,
         replay: get("replay_id").map(|text| text.parse().map_err(|_| id("replay_id")(()))).transpose()?,
@@ -69,7 +75,7 @@ pub(super) fn filter<'a>(get: impl Fn(&'static str) -> Option<&'a str>) -> Resul
         status_code: get("status_code").map(status_code).transpose()?,
         since: time("since")?,
         until: time("until")?,
-        client: Some(client),
+        client,
         ..DeliveryQuery::default()
     })
 }
@@ -113,15 +119,15 @@ fn status_code(text: &str) -> Result<u16, Problem> {
 /// `POST /v1/deliveries/{id}/cancel`
 pub(super) async fn cancel(call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
-    let delivery = call.service.cancel_delivery(&ClientId::dev(), id(&call)?).await?;
-    Ok(json(&call.service.view_delivery(&delivery)))
+    let delivery = call.service.cancel_delivery(call.caller()?, id(&call)?).await?;
+    Ok(json(&call.service.view_delivery(&delivery, call.reader())))
 }
 
 /// `POST /v1/deliveries/{id}/replay?force=true|false`: it is sent in a moment, so this is accepted rather than done.
 pub(super) async fn replay(call: Call) -> Result<Response, Problem> {
     let force = Query::parse(&call.query, &["force"])?.flag("force")?;
-    let delivery = call.service.send_again(&ClientId::dev(), id(&call)?, force).await?;
-    let mut response = json(&call.service.view_delivery(&delivery));
+    let delivery = call.service.send_again(call.caller()?, id(&call)?, force).await?;
+    let mut response = json(&call.service.view_delivery(&delivery, call.reader()));
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
 }
@@ -130,29 +136,34 @@ pub(super) async fn replay(call: Call) -> Result<Response, Problem> {
 pub(super) async fn of_job(call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
     let job = job_id(&call)?;
-    let base = &call.service.settings().base_url;
-    let deliveries = call.service.deliveries_of(&ClientId::dev(), job).await?;
+    let deliveries = call.service.deliveries_of(call.caller()?, job).await?;
     let path = format!("/v1/jobs/{job}");
     Ok(json(&List {
-        items: deliveries.iter().map(|delivery| call.service.view_delivery(delivery)).collect(),
-        links: LinkBuilder::new(base).get("self", &format!("{path}/deliveries")).get("job", &path).build(),
+        items: deliveries
+            .iter()
+            .map(|delivery| call.service.view_delivery(delivery, call.reader()))
+            .collect(),
+        links: LinkBuilder::new(call.reader())
+            .get("self", &format!("{path}/deliveries"))
+            .get("job", &path)
+            .build(),
     }))
 }
 
 /// `GET /v1/deliveries/{id}`
 pub(super) async fn show(call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
-    let delivery = call.service.delivery(&ClientId::dev(), id(&call)?).await?;
-    Ok(json(&call.service.view_delivery(&delivery)))
+    let delivery = call.service.delivery(call.caller()?, id(&call)?).await?;
+    Ok(json(&call.service.view_delivery(&delivery, call.reader())))
 }
 
 /// `GET /v1/deliveries/{id}/attempts`
 pub(super) async fn attempts(call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
     let id = id(&call)?;
-    let attempts = call.service.attempts_of(&ClientId::dev(), id).await?;
+    let attempts = call.service.attempts_of(call.caller()?, id).await?;
     let path = format!("/v1/deliveries/{id}");
-    let links = LinkBuilder::new(&call.service.settings().base_url);
+    let links = LinkBuilder::new(call.reader());
     Ok(json(&List {
         items: attempts.iter().map(AttemptView::new).collect(),
         links: links.get("self", &format!("{path}/attempts")).get("delivery", &path).build(),

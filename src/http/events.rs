@@ -8,10 +8,8 @@ use super::problem::Problem;
 use super::query::{Query, invalid};
 use super::represent::json;
 use super::resource::Call;
-use crate::domain::client::ClientId;
 use crate::domain::event::EventKind;
 use crate::domain::id::JobId;
-use crate::service::Service;
 use crate::service::read::{EventPage, EventQuery};
 use crate::service::view::{EventView, LinkBuilder, Links};
 
@@ -29,35 +27,34 @@ struct PageInfo {
     has_more: bool,
 }
 
-/// `GET /v1/events?after=SEQ&limit=&types=&job_id=`
+/// `GET /v1/events?after=SEQ&limit=&types=&job_id=&client=`
 pub(super) async fn feed(call: Call) -> Result<Response, Problem> {
-    let query = Query::parse(&call.query, &["after", "limit", "types", "job_id"])?;
+    let query = Query::parse(&call.query, &["after", "limit", "types", "job_id", "client"])?;
     let job = query.get("job_id").map(|text| {
         text.parse::<JobId>().map_err(|_| invalid("job_id", "not_a_job", "a job's id, such as job_…"))
     });
-    page(&call.service, &query, "/v1/events", job.transpose()?).await
+    page(&call, &query, "/v1/events", job.transpose()?).await
 }
 
 /// `GET /v1/jobs/{id}/events?after=SEQ&limit=&types=`
 pub(super) async fn of_job(call: Call) -> Result<Response, Problem> {
     let query = Query::parse(&call.query, &["after", "limit", "types"])?;
     let job = job_id(&call)?;
-    page(&call.service, &query, &format!("/v1/jobs/{job}/events"), Some(job)).await
+    page(&call, &query, &format!("/v1/jobs/{job}/events"), Some(job)).await
 }
 
 /// `next` is there even when nothing follows yet: it is where to look again.
-async fn page(service: &Service, query: &Query, path: &str, job: Option<JobId>) -> Result<Response, Problem> {
+async fn page(call: &Call, query: &Query, path: &str, job: Option<JobId>) -> Result<Response, Problem> {
     let (after, limit) = (after(query)?, query.limit()?);
     let kinds = query.get("types").map(kinds).transpose()?;
-    let wanted = EventQuery { after, limit, kinds, job };
-    let EventPage { events, read, has_more } = service.events(&ClientId::dev(), wanted).await?;
-    let filters: String = ["types", "job_id"].into_iter().fold(String::new(), |filters, name| {
+    let wanted = EventQuery { client: call.only(query.get("client"))?, after, limit, kinds, job };
+    let EventPage { events, read, has_more } = call.service.events(call.caller()?, wanted).await?;
+    let filters: String = ["types", "job_id", "client"].into_iter().fold(String::new(), |filters, name| {
         let value = query.get(name).map(|value| format!("&{name}={value}"));
         filters + &value.unwrap_or_default()
     });
     let at = |after: u64| format!("{path}?after={after}&limit={limit}{filters}");
-    let mut links =
-        LinkBuilder::new(&service.settings().base_url).get("self", &at(after)).get("next", &at(read));
+    let mut links = LinkBuilder::new(call.reader()).get("self", &at(after)).get("next", &at(read));
     if let Some(job) = job {
         links = links.get("job", &format!("/v1/jobs/{job}"));
     }

@@ -21,14 +21,13 @@ use super::represent::{insert, json};
 use super::resource::Call;
 use super::source;
 use super::upload::{Head, Incoming};
-use crate::domain::client::ClientId;
 use crate::domain::hex::hex;
 use crate::domain::id::JobId;
 use crate::domain::job::{Job, JobStatus};
+use crate::service::ServiceError;
 use crate::service::read::{JobQuery, OpenArtifact};
 use crate::service::submit::{Accepted, Request, SourceRequest};
 use crate::service::view::{LinkBuilder, download_name};
-use crate::service::{Service, ServiceError};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(super) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -44,7 +43,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// that sent `Expect: 100-continue` is refused before it uploads.
 pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
     let service = &call.service;
-    let client = ClientId::dev();
+    let client = call.caller()?.client.clone();
     let head = if source::is_json(&call.headers) {
         source::check_head(&call.headers, &call.query)?;
         None
@@ -69,9 +68,9 @@ pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
     };
     drop(key_in_use);
     // The job is accepted whatever comes of the wait.
-    let waited = wait_for_end(service, &call.headers, accepted.id).await.unwrap_or_default();
+    let waited = wait_for_end(&call, accepted.id).await.unwrap_or_default();
     let (job, applied) = waited.unzip();
-    let mut response = represent(service, &job.unwrap_or(accepted), StatusCode::ACCEPTED);
+    let mut response = represent(&call, &job.unwrap_or(accepted), StatusCode::ACCEPTED);
     let headers = response.headers_mut();
     headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static(if replayed { "true" } else { "false" }));
     headers.extend(applied.map(|applied| (PREFERENCE_APPLIED, applied)));
@@ -82,11 +81,11 @@ pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
 pub(super) async fn show(call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
     let id = job_id(&call)?;
-    let (job, applied) = match wait_for_end(&call.service, &call.headers, id).await? {
+    let (job, applied) = match wait_for_end(&call, id).await? {
         Some((job, applied)) => (job, Some(applied)),
-        None => (call.service.job(&ClientId::dev(), id).await?, None),
+        None => (call.service.job(call.caller()?, id).await?, None),
     };
-    let mut response = represent(&call.service, &job, StatusCode::OK);
+    let mut response = represent(&call, &job, StatusCode::OK);
     let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).unwrap_or_default();
     if not_modified(&call.headers, etag) {
         let mut headers = std::mem::take(response.headers_mut());
@@ -101,18 +100,14 @@ pub(super) async fn show(call: Call) -> Result<Response, Problem> {
 }
 
 /// The job at its end, or as it is after as long as the client prefers to wait for it; and that this was granted.
-async fn wait_for_end(
-    service: &Service,
-    request: &HeaderMap,
-    id: JobId,
-) -> Result<Option<(Job, HeaderValue)>, ServiceError> {
-    let Some(wait) = prefer::wait(request) else { return Ok(None) };
-    let job = service.finished_job(&ClientId::dev(), id, wait).await?;
+async fn wait_for_end(call: &Call, id: JobId) -> Result<Option<(Job, HeaderValue)>, Problem> {
+    let Some(wait) = prefer::wait(&call.headers) else { return Ok(None) };
+    let job = call.service.finished_job(call.caller()?, id, wait).await?;
     Ok(job.map(|job| (job, prefer::applied(wait))))
 }
 
 /// The filters of a list of jobs; links to other pages carry them on.
-const FILTERS: [&str; 5] = ["status", "tag", "created_after", "created_before", "include_deleted"];
+const FILTERS: [&str; 6] = ["client", "status", "tag", "created_after", "created_before", "include_deleted"];
 
 /// `GET /v1/jobs`
 pub(super) async fn list(call: Call) -> Result<Response, Problem> {
@@ -120,19 +115,22 @@ pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     let page = Page::of("/v1/jobs", &query, &FILTERS)?;
     let found = call
         .service
-        .jobs(JobQuery {
-            client: Some(ClientId::dev()),
-            status: query.get("status").map(status).transpose()?,
-            tag: query.get("tag").map(str::to_owned),
-            created_after: query.time("created_after")?,
-            created_before: query.time("created_before")?,
-            include_deleted: query.flag("include_deleted")?,
-            before: page.id()?.map(JobId::from_bytes),
-            limit: page.limit,
-        })
+        .jobs(
+            call.caller()?,
+            JobQuery {
+                client: call.only(query.get("client"))?,
+                status: query.get("status").map(status).transpose()?,
+                tag: query.get("tag").map(str::to_owned),
+                created_after: query.time("created_after")?,
+                created_before: query.time("created_before")?,
+                include_deleted: query.flag("include_deleted")?,
+                before: page.id()?.map(JobId::from_bytes),
+                limit: page.limit,
+            },
+        )
         .await?;
-    let items = found.jobs.iter().map(|job| call.service.view_job(job)).collect();
-    let links = LinkBuilder::new(&call.service.settings().base_url).post("create", "/v1/jobs");
+    let items = found.jobs.iter().map(|job| call.service.view_job(job, call.reader())).collect();
+    let links = LinkBuilder::new(call.reader()).post("create", "/v1/jobs");
     Ok(page.answer(items, found.next.as_ref().map(|id| &id.as_bytes()[..]), links))
 }
 
@@ -141,7 +139,7 @@ pub(super) async fn artifact(call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
     let id = job_id(&call)?;
     let name = call.param(1);
-    let artifact = call.service.artifact(&ClientId::dev(), id, name).await?;
+    let artifact = call.service.artifact(call.caller()?, id, name).await?;
     let etag = format!("\"{}\"", hex(&artifact.sha256));
     let mut response = if not_modified(&call.headers, &etag) {
         unchanged()
@@ -194,8 +192,8 @@ pub(super) fn job_id(call: &Call) -> Result<JobId, Problem> {
 }
 
 /// A job, with the headers that go with its state.
-pub(super) fn represent(service: &Service, job: &Job, status: StatusCode) -> Response {
-    let view = service.view_job(job);
+pub(super) fn represent(call: &Call, job: &Job, status: StatusCode) -> Response {
+    let view = call.service.view_job(job, call.reader());
     let mut response = json(&view);
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode, StatusCode as S};
 use serde::Serialize;
 use warp::reply::Response;
 
 use crate::domain::delivery::DeliveryState;
 use crate::service::ServiceError;
+use crate::service::clients::InvalidKey;
 use crate::service::error::{FieldError, ImagingError, StoreError};
 
 /// How long a client that met a full queue or a full disk should wait.
@@ -49,6 +50,8 @@ pub(super) enum Code {
     StateConflict,
     BackupRunning,
     Internal,
+    Unauthenticated,
+    Forbidden,
 }
 
 /// What a problem's page says, and its documents.
@@ -62,7 +65,7 @@ pub(super) struct Row {
 
 /// The catalogue, in the order of [`Code`].
 #[rustfmt::skip]
-pub(super) const CATALOGUE: [Row; 29] = [
+pub(super) const CATALOGUE: [Row; 31] = [
     Row { code: Code::NotLocal, status: S::FORBIDDEN, slug: "not-local", title: "The request is not from this machine to this machine",
           advice: "Without API keys, only requests whose Host and Origin are localhost are answered; server.public_base_url names another host." },
     Row { code: Code::RouteNotFound, status: S::NOT_FOUND, slug: "route-not-found", title: "There is nothing at this URL",
@@ -121,6 +124,10 @@ pub(super) const CATALOGUE: [Row; 29] = [
           advice: "Repeat the request when that one has ended." },
     Row { code: Code::Internal, status: S::INTERNAL_SERVER_ERROR, slug: "internal", title: "Something went wrong on our side",
           advice: "Repeat the request; if it stays, report request_id." },
+    Row { code: Code::Unauthenticated, status: S::UNAUTHORIZED, slug: "unauthenticated", title: "An API key is needed",
+          advice: "Send a key that was not revoked: Authorization: Bearer dk_… An operator gives one out." },
+    Row { code: Code::Forbidden, status: S::FORBIDDEN, slug: "forbidden", title: "This is for operators",
+          advice: "The API key is good, and its client may not do this. _links show what it may." },
 ];
 
 impl Code {
@@ -192,6 +199,17 @@ impl Problem {
     pub(super) fn payload_too_large(limit: u64) -> Self {
         Self { extension: Some(Extension::Limit(limit)), ..Self::of(Code::PayloadTooLarge) }
             .with_detail(format!("at most {limit} bytes are taken"))
+    }
+
+    /// Without a key, or with one that is good for nothing (RFC 6750, section 3).
+    pub(super) fn unauthenticated(key_was_given: bool) -> Self {
+        let (challenge, detail) = if key_was_given {
+            ("Bearer realm=\"darkroom\", error=\"invalid_token\"", InvalidKey.to_string())
+        } else {
+            ("Bearer realm=\"darkroom\"", "the request has no API key".to_owned())
+        };
+        let header = Some(Box::new((WWW_AUTHENTICATE, HeaderValue::from_static(challenge))));
+        Self { header, ..Self::of(Code::Unauthenticated) }.with_detail(detail)
     }
 
     pub(super) fn method_not_allowed(allowed: HeaderValue) -> Self {
@@ -303,6 +321,7 @@ impl From<ServiceError> for Problem {
             }
             ServiceError::AlreadyDelivered
             | ServiceError::SecretConfigured
+            | ServiceError::Client(_)
             | ServiceError::TooManySecrets(_) => Code::StateConflict,
             // No request waits for a fetch.
             ServiceError::Store(_)

@@ -99,7 +99,7 @@ async fn set(call: Call, to: bool) -> Result<Response, Problem> {
 
 fn represent(call: &Call) -> Response {
     let paused = call.service.paused();
-    let mut links = LinkBuilder::new(&call.service.settings().base_url).get("self", "/v1/queue");
+    let mut links = LinkBuilder::new(call.reader()).get("self", "/v1/queue");
     if !(paused.intake && paused.work) {
         links = links.post("pause", "/v1/queue/pause");
     }

@@ -55,6 +55,7 @@ fn default_rate() -> u32 {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
+    client: Option<String>,
     state: Option<String>,
     destination: Option<String>,
     event_type: Option<String>,
@@ -66,9 +67,10 @@ struct Filter {
 }
 
 impl Filter {
-    fn read(&self, force: bool) -> Result<ReplayFilter, Problem> {
+    fn read(&self, call: &Call, force: bool) -> Result<(Option<ClientId>, ReplayFilter), Problem> {
         let status_code = self.status_code.map(|code| code.to_string());
-        let query = filter(|name| match name {
+        let query = filter(call, |name| match name {
+            "client" => self.client.as_deref(),
             // What was given up, unless something else is asked for.
             "state" => Some(self.state.as_deref().unwrap_or(DeliveryState::Exhausted.as_str())),
             "destination" => self.destination.as_deref(),
@@ -97,7 +99,7 @@ impl Filter {
                 "an attempt that is under way cannot be repeated",
             ));
         }
-        Ok(ReplayFilter {
+        let filter = ReplayFilter {
             states,
             destination: query.destination,
             kind: query.kind,
@@ -106,7 +108,8 @@ impl Filter {
             status_code: query.status_code,
             since: query.since,
             until: query.until,
-        })
+        };
+        Ok((query.client, filter))
     }
 }
 
@@ -125,19 +128,22 @@ pub(super) async fn start(mut call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
     let header_key = idempotency_key(&call.headers)?;
     let request: Request = call.body.json().await?;
-    let filter = request.filter.read(request.force)?;
+    let (only, filter) = request.filter.read(&call, request.force)?;
     if !(1..=MAX_RATE).contains(&request.rate_per_second) {
         return Err(invalid("rate_per_second", "out_of_range", format!("from 1 to {MAX_RATE}")));
     }
-    let (client, base) = (ClientId::dev(), &call.service.settings().base_url);
     if request.dry_run {
-        let matched = call.service.match_replay(&client, &filter).await?;
+        let matched = call.service.match_replay(only.as_ref(), &filter).await?;
         return Ok(json(&DryRun {
             dry_run: true,
             matched: matched.count,
             matched_has_more: matched.has_more,
-            sample: matched.sample.iter().map(|delivery| call.service.view_delivery(delivery)).collect(),
-            links: LinkBuilder::new(base).post("start", "/v1/replays").build(),
+            sample: matched
+                .sample
+                .iter()
+                .map(|delivery| call.service.view_delivery(delivery, call.reader()))
+                .collect(),
+            links: LinkBuilder::new(call.reader()).post("start", "/v1/replays").build(),
         }));
     }
     let key_is_fine = |key: &String| (1..=255).contains(&key.len());
@@ -154,18 +160,19 @@ pub(super) async fn start(mut call: Call) -> Result<Response, Problem> {
         ));
     }
     let wanted = Wanted {
+        only,
         filter,
         rate_per_second: request.rate_per_second,
         force: request.force,
         idempotency_key: header_key.or(request.idempotency_key),
     };
-    let (replay, is_new) = call.service.start_replay(&client, wanted).await?;
+    let (replay, is_new) = call.service.start_replay(call.caller()?, wanted).await?;
     let mut response = represent(&call, &replay);
     *response.status_mut() = StatusCode::ACCEPTED;
     if !is_new {
         insert(response.headers_mut(), super::jobs::IDEMPOTENCY_REPLAYED, "true");
     }
-    insert(response.headers_mut(), LOCATION, &format!("{base}/v1/replays/{}", replay.id));
+    insert(response.headers_mut(), LOCATION, &format!("{}/v1/replays/{}", call.reader().base(), replay.id));
     Ok(response)
 }
 
@@ -174,17 +181,16 @@ pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     let query = Query::parse(&call.query, &["limit", "cursor"])?;
     let page = Page::of("/v1/replays", &query, &[])?;
     let before = page.id()?.map(ReplayId::from_bytes);
-    let (replays, next) = call.service.replays(&ClientId::dev(), before, page.limit).await?;
-    let base = &call.service.settings().base_url;
-    let items = replays.iter().map(|replay| ReplayView::new(replay, base)).collect();
+    let (replays, next) = call.service.replays(call.caller()?, before, page.limit).await?;
+    let items = replays.iter().map(|replay| ReplayView::new(replay, call.reader())).collect();
     let next = next.as_ref().map(|id| &id.as_bytes()[..]);
-    Ok(page.answer(items, next, LinkBuilder::new(base).post("create", "/v1/replays")))
+    Ok(page.answer(items, next, LinkBuilder::new(call.reader()).post("create", "/v1/replays")))
 }
 
 /// `GET /v1/replays/{id}`
 pub(super) async fn show(call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
-    let replay = call.service.replay(&ClientId::dev(), id(&call)?).await?;
+    let replay = call.service.replay(call.caller()?, id(&call)?).await?;
     Ok(represent(&call, &replay))
 }
 
@@ -196,12 +202,12 @@ pub(super) async fn items(call: Call) -> Result<Response, Problem> {
     let path = format!("{replay}/items");
     let page = Page::of(&path, &query, &[])?;
     let from = page.place()?.and_then(|place| place.try_into().ok()).map_or(0, u64::from_be_bytes);
-    let mut items = call.service.replay_items(&ClientId::dev(), id, from, page.limit + 1).await?;
+    let mut items = call.service.replay_items(call.caller()?, id, from, page.limit + 1).await?;
     let next = items.get(page.limit).map(|(item, _)| item.number.to_be_bytes());
     items.truncate(page.limit);
-    let base = &call.service.settings().base_url;
-    let items = items.iter().map(|(item, delivery)| ReplayItemView::new(id, item, delivery.as_ref(), base));
-    let links = LinkBuilder::new(base).get("replay", &replay);
+    let reader = call.reader();
+    let items = items.iter().map(|(item, delivery)| ReplayItemView::new(id, item, delivery.as_ref(), reader));
+    let links = LinkBuilder::new(call.reader()).get("replay", &replay);
     Ok(page.answer(items.collect(), next.as_ref().map(|number| &number[..]), links))
 }
 
@@ -222,12 +228,12 @@ pub(super) async fn cancel(call: Call) -> Result<Response, Problem> {
 
 async fn change(call: Call, action: ReplayAction) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
-    let replay = call.service.change_replay(&ClientId::dev(), id(&call)?, action).await?;
+    let replay = call.service.change_replay(call.caller()?, id(&call)?, action).await?;
     Ok(represent(&call, &replay))
 }
 
 fn represent(call: &Call, replay: &Replay) -> Response {
-    json(&ReplayView::new(replay, &call.service.settings().base_url))
+    json(&ReplayView::new(replay, call.reader()))
 }
 
 fn id(call: &Call) -> Result<ReplayId, Problem> {

@@ -1,15 +1,15 @@
 //! One resource: a path, and a handler for each method it has.
 //!
 //! The path is matched before the method, so that an unknown URL is a 404 and a wrong method a 405
-//! with `Allow`. HEAD is answered as GET (hyper leaves the body out), OPTIONS with `Allow`.
+//! with `Allow`. HEAD is answered as GET (hyper leaves the body out), OPTIONS with `Allow`. Who may call is declared
+//! beside each handler, and settled before anything of the body is read.
 
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::header::{ALLOW, RANGE};
+use http::header::{ALLOW, AUTHORIZATION, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use percent_encoding::percent_decode_str;
 use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::path::FullPath;
@@ -18,7 +18,11 @@ use warp::{Filter, Rejection};
 
 use super::body::Body;
 use super::problem::{Code, Problem};
+use super::query::invalid;
+use crate::domain::client::{Caller, ClientId};
 use crate::service::Service;
+use crate::service::clients::InvalidKey;
+use crate::service::view::{Access, Reader, Rules, parameters};
 
 /// A request for a resource.
 pub(super) struct Call {
@@ -27,12 +31,37 @@ pub(super) struct Call {
     pub(super) query: String,
     pub(super) body: Body,
     params: Vec<String>,
+    caller: Option<Caller>,
+    rules: Arc<Rules>,
 }
 
 impl Call {
     /// The path's parameters, decoded, in order.
     pub(super) fn param(&self, index: usize) -> &str {
         self.params.get(index).map_or("", String::as_str)
+    }
+
+    /// Who asks. Only open routes are reached by nobody.
+    pub(super) fn caller(&self) -> Result<&Caller, Problem> {
+        self.caller.as_ref().ok_or_else(|| Problem::unauthenticated(false))
+    }
+
+    /// For whom answers are represented.
+    pub(super) fn reader(&self) -> Reader<'_> {
+        let role = self.caller.as_ref().map(|caller| caller.role);
+        Reader::caller(role, &self.rules, &self.service.settings().base_url)
+    }
+
+    /// Whose things are listed: `?client=` is for those who see more than their own.
+    pub(super) fn only(&self, client: Option<&str>) -> Result<Option<ClientId>, Problem> {
+        let caller = self.caller()?;
+        let wrong = |_| invalid("client", "not_a_client", "the name of a client");
+        let wanted: Option<ClientId> = client.map(str::parse).transpose().map_err(wrong)?;
+        match wanted {
+            Some(wanted) if !caller.sees(&wanted) => Err(Problem::of(Code::Forbidden)
+                .with_detail("only operators may ask for what is another client's")),
+            wanted => Ok(caller.only().cloned().or(wanted)),
+        }
     }
 }
 
@@ -41,14 +70,36 @@ type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Response, Problem>>
 /// A resource in the making.
 pub(super) struct Resource {
     path: &'static str,
-    methods: Vec<(Method, Handler)>,
+    methods: Vec<(Method, Access, Handler)>,
+    /// Who may call the methods that follow.
+    access: Access,
     service: Arc<Service>,
 }
+
+/// Who asked, noted on the answer for those who look at answers.
+#[derive(Debug, Clone)]
+#[allow(dead_code, reason = "for the access log")]
+pub(super) struct CalledBy(pub(super) ClientId);
 
 impl Resource {
     /// `{name}` in the path stands for a parameter.
     pub(super) fn new(path: &'static str, service: &Arc<Service>) -> Self {
-        Self { path, methods: Vec::new(), service: Arc::clone(service) }
+        Self { path, methods: Vec::new(), access: Access::Clients, service: Arc::clone(service) }
+    }
+
+    /// The methods that follow are for everybody, without a key.
+    pub(super) fn open(self) -> Self {
+        Self { access: Access::Open, ..self }
+    }
+
+    /// The methods that follow are for operators.
+    pub(super) fn operators(self) -> Self {
+        Self { access: Access::Operators, ..self }
+    }
+
+    /// The methods, and who may call each.
+    pub(super) fn accesses(&self) -> impl Iterator<Item = (&'static str, &str, Access)> {
+        self.methods.iter().map(|(method, access, _)| (self.path, method.as_str(), *access))
     }
 
     pub(super) fn get<F, R>(self, handler: F) -> Self
@@ -91,23 +142,24 @@ impl Resource {
         F: Fn(Call) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Response, Problem>> + Send + 'static,
     {
-        self.methods.push((method, Arc::new(move |call| handler(call).boxed())));
+        self.methods.push((method, self.access, Arc::new(move |call| handler(call).boxed())));
         self
     }
 
     /// The filter that matches the path and answers.
-    pub(super) fn into_filter(self) -> BoxedFilter<(Response,)> {
+    pub(super) fn into_filter(self, rules: &Arc<Rules>) -> BoxedFilter<(Response,)> {
         let path = self.path;
-        let this = Arc::new(self);
+        let (this, rules) = (Arc::new(self), Arc::clone(rules));
         warp::path::full()
             .and_then(move |full: FullPath| async move {
-                matches(path, full.as_str()).ok_or_else(warp::reject::not_found)
+                parameters(path, full.as_str()).ok_or_else(warp::reject::not_found)
             })
             .and(parts())
             .then(move |params, (method, headers, query, body)| {
-                let this = Arc::clone(&this);
+                let (this, service, rules) =
+                    (Arc::clone(&this), Arc::clone(&this.service), Arc::clone(&rules));
                 async move {
-                    let call = Call { service: Arc::clone(&this.service), headers, query, body, params };
+                    let call = Call { service, headers, query, body, params, caller: None, rules };
                     this.answer(&method, call).await.unwrap_or_else(Response::from)
                 }
             })
@@ -120,8 +172,18 @@ impl Resource {
             // RFC 9110, section 14.2: for others a range has no meaning.
             call.headers.remove(RANGE);
         }
-        if let Some((_, handler)) = self.methods.iter().find(|(method, _)| method == wanted) {
-            return handler(call).await;
+        if let Some((_, access, handler)) = self.methods.iter().find(|(method, ..)| method == wanted) {
+            call.caller = authenticate(&self.service, &call.headers)?;
+            let called_by = call.caller.as_ref().map(|caller| CalledBy(caller.client.clone()));
+            let answer = match guard(*access, call.caller.as_ref()) {
+                Ok(()) => handler(call).await,
+                Err(problem) => Err(problem),
+            };
+            let mut response = answer.unwrap_or_else(Response::from);
+            if let Some(called_by) = called_by {
+                response.extensions_mut().insert(called_by);
+            }
+            return Ok(response);
         }
         if method == Method::OPTIONS {
             let mut response = Response::default();
@@ -133,10 +195,30 @@ impl Resource {
     }
 
     fn allowed(&self) -> HeaderValue {
-        let has_get = self.methods.iter().any(|(method, _)| method == Method::GET);
-        let names = self.methods.iter().map(|(method, _)| method.as_str());
+        let has_get = self.methods.iter().any(|(method, ..)| method == Method::GET);
+        let names = self.methods.iter().map(|(method, ..)| method.as_str());
         let all: Vec<_> = names.chain(has_get.then_some("HEAD")).chain(["OPTIONS"]).collect();
         HeaderValue::try_from(all.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"))
+    }
+}
+
+/// Who asks. A key that is given must be good, also where none is needed.
+fn authenticate(service: &Service, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
+    service.authenticate(bearer(headers)).map_err(|InvalidKey| Problem::unauthenticated(true))
+}
+
+/// The token of the scheme Bearer (RFC 6750, section 2.1); other schemes are none.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
+    // What is no text is no key either, and is to be refused as such.
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| std::str::from_utf8(token).unwrap_or_default().trim())
+}
+
+fn guard(access: Access, caller: Option<&Caller>) -> Result<(), Problem> {
+    match caller {
+        _ if access.admits(caller.map(|caller| caller.role)) => Ok(()),
+        None => Err(Problem::unauthenticated(false)),
+        Some(_) => Err(Problem::of(Code::Forbidden)),
     }
 }
 
@@ -174,26 +256,6 @@ fn parts() -> impl Filter<Extract = (Parts,), Error = Rejection> + Clone {
     )
 }
 
-/// The parameters of `path` if it is of the form `pattern`; a slash at the end makes it another path.
-fn matches(pattern: &str, path: &str) -> Option<Vec<String>> {
-    let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
-    let mut params = Vec::new();
-    loop {
-        match (pattern.next(), path.next()) {
-            (None, None) => return Some(params),
-            (Some(expected), Some(segment)) => {
-                let segment = percent_decode_str(segment).decode_utf8().ok()?;
-                if expected.starts_with('{') && !segment.is_empty() {
-                    params.push(segment.into_owned());
-                } else if expected != segment {
-                    return None;
-                }
-            }
-            _ => return None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,24 +277,5 @@ mod tests {
         tasks.close();
         tasks.wait().await;
         end.await.unwrap();
-    }
-
-    #[test]
-    fn paths_match_whole_and_decoded() {
-        let job = "/v1/jobs/{id}";
-        assert_eq!(matches(job, "/v1/jobs/job_1"), Some(vec!["job_1".to_owned()]));
-        assert_eq!(matches(job, "/v1/jobs/job%5F1"), Some(vec!["job_1".to_owned()]));
-        assert_eq!(matches("/", "/"), Some(Vec::new()));
-        for other in [
-            "/v1/jobs",
-            "/v1/jobs/",
-            "/v1/jobs/a/b",
-            "/v1/jobs/a/",
-            "/v2/jobs/a",
-            "/v1/jobs/%ff",
-            "//v1/jobs/a",
-        ] {
-            assert_eq!(matches(job, other), None, "{other}");
-        }
     }
 }

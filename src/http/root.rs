@@ -24,7 +24,7 @@ struct Root<'a> {
 
 /// `GET /`
 pub(super) async fn links(call: Call) -> Result<Response, Problem> {
-    let links = LinkBuilder::new(&call.service.settings().base_url)
+    let links = LinkBuilder::new(call.reader())
         .get("self", "/")
         .get("jobs", "/v1/jobs")
         .get("job", "/v1/jobs/{id}")
@@ -43,6 +43,8 @@ pub(super) async fn links(call: Call) -> Result<Response, Problem> {
         .get("queue", "/v1/queue")
         .get("backup", "/v1/backup")
         .get("secrets", "/v1/secrets")
+        .get("clients", "/v1/clients")
+        .get("client", "/v1/clients/{name}")
         .get("webhook_keys", "/.well-known/webhook-keys")
         .get("live", "/health/live")
         .get("ready", "/health/ready");

@@ -13,9 +13,7 @@ use super::problem::Problem;
 use super::query::{Query, invalid};
 use super::represent::{insert, json};
 use super::resource::Call;
-use crate::domain::client::ClientId;
 use crate::domain::hex::hex;
-use crate::service::Service;
 use crate::service::secrets::OpenSecret;
 use crate::service::view::{LinkBuilder, Links, time};
 
@@ -64,15 +62,15 @@ struct New {
     links: Links,
 }
 
-fn links(service: &Service) -> LinkBuilder<'_> {
-    LinkBuilder::new(&service.settings().base_url).get("collection", "/v1/secrets")
+fn links(call: &Call) -> LinkBuilder<'_> {
+    LinkBuilder::new(call.reader()).get("collection", "/v1/secrets")
 }
 
 /// `GET /v1/secrets`: those that sign at the moment, newest first.
 pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
-    let secrets = call.service.signing_secrets(&ClientId::dev()).await?;
-    let mut links = LinkBuilder::new(&call.service.settings().base_url).get("self", "/v1/secrets");
+    let secrets = call.service.signing_secrets(&call.caller()?.client).await?;
+    let mut links = LinkBuilder::new(call.reader()).get("self", "/v1/secrets");
     if call.service.keeps_secrets() {
         links = links.post("rotate", "/v1/secrets/rotate");
     }
@@ -88,12 +86,9 @@ pub(super) async fn rotate(call: Call) -> Result<Response, Problem> {
         seconds.map(Duration::from_secs).ok_or_else(|| invalid("overlap_seconds", "out_of_range", detail))
     });
     let overlap = overlap.transpose()?.unwrap_or(DEFAULT_OVERLAP);
-    let new = call.service.rotate_secret(&ClientId::dev(), overlap).await?;
-    let mut response = json(&New {
-        secret: new.secret.expose_text(),
-        item: Item::new(&new),
-        links: links(&call.service).build(),
-    });
+    let new = call.service.rotate_secret(&call.caller()?.client, overlap).await?;
+    let mut response =
+        json(&New { secret: new.secret.expose_text(), item: Item::new(&new), links: links(&call).build() });
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
 }

@@ -33,7 +33,7 @@ pub use read::{check, import};
 pub use write::{Source, write};
 
 /// The version of the format. One that older records cannot be read with is another.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
 const HEADER: &str = "darkroom-export.json";
 const SIGNING_SECRET: &str = "signing-secret";

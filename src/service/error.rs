@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::clients::ClientError;
 use super::vault::VaultError;
 use crate::domain::attempt::{ErrorClass, Fault};
 use crate::domain::job::JobError;
@@ -114,6 +115,9 @@ pub enum ServiceError {
     /// The configuration has the signing secret.
     #[error("the signing secret is that of the configuration; change callbacks.signing_secret")]
     SecretConfigured,
+    /// A client was not changed.
+    #[error(transparent)]
+    Client(ClientError),
     /// As many secrets sign as may.
     #[error(transparent)]
     TooManySecrets(#[from] TooManySecrets),
@@ -148,6 +152,17 @@ impl ServiceError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, Self::StorageFull)
+    }
+}
+
+impl From<ClientError> for ServiceError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Unknown => Self::NotFound { what: "client" },
+            ClientError::UnknownKey => Self::NotFound { what: "key" },
+            ClientError::Store(error) => error.into(),
+            error => Self::Client(error),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What clients and operators do to a job that is there: call it off, try it again, delete, restore; and pause the queue.
 
 use super::{Service, ServiceError};
-use crate::domain::client::ClientId;
+use crate::domain::client::Caller;
 use crate::domain::id::JobId;
 use crate::domain::job::{Job, JobStatus};
 pub use crate::store::{Paused, Waiting};
@@ -24,30 +24,30 @@ impl Service {
     }
 
     /// Calls a job off: a queued one is cancelled, a running one is asked to stop at its next step.
-    pub async fn cancel_job(&self, client: &ClientId, id: JobId) -> Result<Job, ServiceError> {
-        self.job(client, id).await?;
+    pub async fn cancel_job(&self, caller: &Caller, id: JobId) -> Result<Job, ServiceError> {
+        self.job(caller, id).await?;
         let job = self.store.cancel_job(id, self.clock.now()).await?;
         self.stop_running(&job);
         Ok(job)
     }
 
     /// Queues a job again that failed or was cancelled.
-    pub async fn retry_job(&self, client: &ClientId, id: JobId) -> Result<Job, ServiceError> {
-        self.job(client, id).await?;
+    pub async fn retry_job(&self, caller: &Caller, id: JobId) -> Result<Job, ServiceError> {
+        self.job(caller, id).await?;
         Ok(self.store.retry_job(id, self.clock.now()).await?)
     }
 
     /// Hides a job from lists until it is restored or purged, and cancels it unless it has ended.
-    pub async fn delete_job(&self, client: &ClientId, id: JobId) -> Result<Job, ServiceError> {
-        self.job(client, id).await?;
+    pub async fn delete_job(&self, caller: &Caller, id: JobId) -> Result<Job, ServiceError> {
+        self.job(caller, id).await?;
         let job = self.store.delete_job(id, self.clock.now()).await?;
         self.stop_running(&job);
         Ok(job)
     }
 
     /// Takes a deletion back.
-    pub async fn restore_job(&self, client: &ClientId, id: JobId) -> Result<Job, ServiceError> {
-        self.job(client, id).await?;
+    pub async fn restore_job(&self, caller: &Caller, id: JobId) -> Result<Job, ServiceError> {
+        self.job(caller, id).await?;
         Ok(self.store.restore_job(id, self.clock.now()).await?)
     }
 

@@ -2,9 +2,10 @@
 
 use tokio::fs::File;
 
+use super::view::Reader;
 use super::{Service, ServiceError, view};
 use crate::blobs::ORIGINAL;
-use crate::domain::client::ClientId;
+use crate::domain::client::{Caller, ClientId};
 use crate::domain::delivery::{Attempt, Delivery};
 use crate::domain::event::{Event, EventKind};
 use crate::domain::id::{DeliveryId, JobId};
@@ -20,6 +21,8 @@ const MOST_READS: usize = 20;
 /// Which events.
 #[derive(Debug, Clone)]
 pub struct EventQuery {
+    /// Of this client alone.
+    pub client: Option<ClientId>,
     /// Behind this `seq`.
     pub after: u64,
     /// How many at most.
@@ -55,31 +58,32 @@ pub struct OpenArtifact {
 
 impl Service {
     /// The job of this id.
-    pub async fn job(&self, client: &ClientId, id: JobId) -> Result<Job, ServiceError> {
-        let job = self.store.job(id).await?.filter(|job| &job.client == client);
+    pub async fn job(&self, caller: &Caller, id: JobId) -> Result<Job, ServiceError> {
+        let job = self.store.job(id).await?.filter(|job| caller.sees(&job.client));
         job.ok_or(ServiceError::NotFound { what: "job" })
     }
 
-    /// A job as clients see it, with its live progress.
+    /// A job as its reader sees it, with its live progress.
     #[must_use]
-    pub fn view_job(&self, job: &Job) -> view::JobView {
-        view::JobView::new(job, &self.settings.base_url, self.progress_of(job.id))
+    pub fn view_job(&self, job: &Job, reader: Reader<'_>) -> view::JobView {
+        view::JobView::new(job, reader, self.progress_of(job.id))
     }
 
-    /// A page of jobs.
-    pub async fn jobs(&self, query: JobQuery) -> Result<JobPage, ServiceError> {
-        Ok(self.store.jobs(query).await?)
+    /// A page of the jobs that the caller sees.
+    pub async fn jobs(&self, caller: &Caller, query: JobQuery) -> Result<JobPage, ServiceError> {
+        let client = caller.only().cloned().or(query.client);
+        Ok(self.store.jobs(JobQuery { client, ..query }).await?)
     }
 
     /// Opens the original or an artifact of a job.
     pub async fn artifact(
         &self,
-        client: &ClientId,
+        caller: &Caller,
         id: JobId,
         name: &str,
     ) -> Result<OpenArtifact, ServiceError> {
         const NOT_FOUND: ServiceError = ServiceError::NotFound { what: "artifact" };
-        let job = self.job(client, id).await?;
+        let job = self.job(caller, id).await?;
         let (format, sha256) = if name == ORIGINAL {
             let input = job.input.as_ref().ok_or(NOT_FOUND)?;
             (input.format, input.sha256)
@@ -93,16 +97,16 @@ impl Service {
     }
 
     /// The deliveries of a job, oldest first.
-    pub async fn deliveries_of(&self, client: &ClientId, job: JobId) -> Result<Vec<Delivery>, ServiceError> {
-        self.job(client, job).await?;
+    pub async fn deliveries_of(&self, caller: &Caller, job: JobId) -> Result<Vec<Delivery>, ServiceError> {
+        self.job(caller, job).await?;
         Ok(self.store.deliveries_of(job).await?)
     }
 
     /// The delivery of this id.
-    pub async fn delivery(&self, client: &ClientId, id: DeliveryId) -> Result<Delivery, ServiceError> {
+    pub async fn delivery(&self, caller: &Caller, id: DeliveryId) -> Result<Delivery, ServiceError> {
         const NOT_FOUND: ServiceError = ServiceError::NotFound { what: "delivery" };
         let delivery = self.store.delivery(id).await?.ok_or(NOT_FOUND)?;
-        self.job(client, delivery.job_id).await.map_err(|error| match error {
+        self.job(caller, delivery.job_id).await.map_err(|error| match error {
             ServiceError::NotFound { .. } => NOT_FOUND,
             other => other,
         })?;
@@ -110,15 +114,15 @@ impl Service {
     }
 
     /// The attempts of a delivery, oldest first.
-    pub async fn attempts_of(&self, client: &ClientId, id: DeliveryId) -> Result<Vec<Attempt>, ServiceError> {
-        self.delivery(client, id).await?;
+    pub async fn attempts_of(&self, caller: &Caller, id: DeliveryId) -> Result<Vec<Attempt>, ServiceError> {
+        self.delivery(caller, id).await?;
         Ok(self.store.attempts_of(id).await?)
     }
 
-    /// The client's own events that fit, in the order of the log.
-    pub async fn events(&self, client: &ClientId, query: EventQuery) -> Result<EventPage, ServiceError> {
+    /// The events that fit, of those that the caller sees, in the order of the log.
+    pub async fn events(&self, caller: &Caller, query: EventQuery) -> Result<EventPage, ServiceError> {
         if let Some(job) = query.job {
-            self.job(client, job).await?;
+            self.job(caller, job).await?;
         }
         let mut page = EventPage { events: Vec::new(), read: query.after, has_more: true };
         // Where all fit, one more than is asked for tells whether there are more.
@@ -132,7 +136,8 @@ impl Service {
             };
             let read = events.len();
             let fits = |event: &Event| {
-                event.client() == client
+                caller.sees(event.client())
+                    && query.client.as_ref().is_none_or(|client| client == event.client())
                     && query.kinds.as_ref().is_none_or(|kinds| kinds.contains(&event.kind))
             };
             for event in events {

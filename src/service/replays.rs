@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Service, ServiceError};
 use crate::clock::entropy;
-use crate::domain::client::ClientId;
+use crate::domain::client::{Caller, ClientId};
 use crate::domain::delivery::Delivery;
 use crate::domain::id::ReplayId;
 pub use crate::domain::replay::{NewReplay, Replay, ReplayFilter, ReplayItem};
@@ -23,6 +23,8 @@ const PAGE: usize = 1000;
 /// A replay that somebody wants.
 #[derive(Debug, Clone)]
 pub struct Wanted {
+    /// Of this client alone.
+    pub only: Option<ClientId>,
     /// Which deliveries.
     pub filter: ReplayFilter,
     /// How many are taken up in a second, at most.
@@ -48,10 +50,10 @@ impl Service {
     /// What a replay would take up now.
     pub async fn match_replay(
         &self,
-        client: &ClientId,
+        only: Option<&ClientId>,
         filter: &ReplayFilter,
     ) -> Result<Matched, ServiceError> {
-        let mut query = DeliveryQuery { limit: PAGE, ..DeliveryQuery::of_replay(client, filter) };
+        let mut query = DeliveryQuery { limit: PAGE, ..DeliveryQuery::of_replay(only, filter) };
         let mut matched = Matched { count: 0, has_more: false, sample: Vec::new() };
         for _ in 0..MAX_PAGES {
             let page = self.store.deliveries(query.clone()).await?;
@@ -70,17 +72,18 @@ impl Service {
     /// Starts a replay; whether it is a new one.
     pub async fn start_replay(
         &self,
-        client: &ClientId,
+        caller: &Caller,
         wanted: Wanted,
     ) -> Result<(Replay, bool), ServiceError> {
-        let Wanted { filter, rate_per_second, force, idempotency_key } = wanted;
-        let fingerprint = Sha256::digest(format!("{filter:?} {rate_per_second} {force}")).into();
+        let Wanted { only, filter, rate_per_second, force, idempotency_key } = wanted;
+        let fingerprint = Sha256::digest(format!("{only:?} {filter:?} {rate_per_second} {force}")).into();
         let idempotency = idempotency_key.map(|key| Idempotency { key, fingerprint });
-        let matched = self.match_replay(client, &filter).await?;
+        let matched = self.match_replay(only.as_ref(), &filter).await?;
         let now = self.clock.now();
         let new = NewReplay {
             id: ReplayId::new(now, &entropy()),
-            client: client.clone(),
+            client: caller.client.clone(),
+            only,
             filter,
             rate_per_second,
             force,
@@ -99,15 +102,15 @@ impl Service {
     }
 
     /// The replay of this id.
-    pub async fn replay(&self, client: &ClientId, id: ReplayId) -> Result<Replay, ServiceError> {
-        let replay = self.store.replay(id).await?.filter(|replay| replay.client == *client);
+    pub async fn replay(&self, caller: &Caller, id: ReplayId) -> Result<Replay, ServiceError> {
+        let replay = self.store.replay(id).await?.filter(|replay| caller.sees(&replay.client));
         replay.ok_or(ServiceError::NotFound { what: "replay" })
     }
 
-    /// Up to `limit` of a client's replays before `before`, the newest first; and where to go on if there are more.
+    /// Up to `limit` of the replays that the caller sees before `before`, the newest first; and where to go on if there are more.
     pub async fn replays(
         &self,
-        client: &ClientId,
+        caller: &Caller,
         before: Option<ReplayId>,
         limit: usize,
     ) -> Result<(Vec<Replay>, Option<ReplayId>), ServiceError> {
@@ -115,19 +118,19 @@ impl Service {
         let has_more = found.len() > limit;
         found.truncate(limit);
         let next = found.last().filter(|_| has_more).map(|replay| replay.id);
-        found.retain(|replay| replay.client == *client);
+        found.retain(|replay| caller.sees(&replay.client));
         Ok((found, next))
     }
 
     /// Up to `limit` items of a replay from the number `from` on, each with its delivery as that is now.
     pub async fn replay_items(
         &self,
-        client: &ClientId,
+        caller: &Caller,
         id: ReplayId,
         from: u64,
         limit: usize,
     ) -> Result<Vec<(ReplayItem, Option<Delivery>)>, ServiceError> {
-        self.replay(client, id).await?;
+        self.replay(caller, id).await?;
         let mut items = Vec::new();
         for item in self.store.replay_items(id, from, limit).await? {
             let delivery = self.store.delivery(item.delivery).await?;
@@ -139,11 +142,11 @@ impl Service {
     /// Pauses, resumes or cancels a replay.
     pub async fn change_replay(
         &self,
-        client: &ClientId,
+        caller: &Caller,
         id: ReplayId,
         action: ReplayAction,
     ) -> Result<Replay, ServiceError> {
-        self.replay(client, id).await?;
+        self.replay(caller, id).await?;
         let replay = self.store.change_replay(id, action, self.clock.now()).await?;
         tracing::info!(replay = %id, state = replay.state.as_str(), "a replay was changed");
         self.replays_changed.notify_one();

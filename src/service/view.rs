@@ -17,9 +17,11 @@ use crate::domain::job::{Artifact, Callback, Job, JobError, JobStatus};
 
 mod deliveries;
 mod input;
+mod reader;
 
 pub use deliveries::{AttemptView, DeliveryView, DestinationView, ReplayItemView, ReplayView};
 use input::InputView;
+pub use reader::{Access, Reader, Rules, parameters};
 
 /// Links by their relation.
 pub type Links = BTreeMap<String, Link>;
@@ -44,15 +46,15 @@ pub struct Link {
 /// Collects links.
 #[derive(Debug)]
 pub struct LinkBuilder<'a> {
-    base: &'a str,
+    reader: Reader<'a>,
     links: Links,
 }
 
 impl<'a> LinkBuilder<'a> {
-    /// Links under this public base URL.
+    /// Links that this reader may follow; others are left out.
     #[must_use]
-    pub fn new(base: &'a str) -> Self {
-        Self { base, links: Links::new() }
+    pub fn new(reader: Reader<'a>) -> Self {
+        Self { reader, links: Links::new() }
     }
 
     /// Adds a link to fetch something.
@@ -86,7 +88,10 @@ impl<'a> LinkBuilder<'a> {
     }
 
     fn add(mut self, rel: &str, path: &str, method: &'static str, media_type: Option<&'static str>) -> Self {
-        let href = format!("{}{path}", self.base);
+        if !self.reader.may(method, path) {
+            return self;
+        }
+        let href = format!("{}{path}", self.reader.base());
         let templated = path.contains('{');
         self.links.insert(rel.to_owned(), Link { rel: rel.to_owned(), href, method, media_type, templated });
         self
@@ -122,6 +127,8 @@ impl Progress {
 #[derive(Debug, Serialize)]
 pub struct JobView {
     id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
     status: &'static str,
     active: bool,
     revision: u64,
@@ -196,11 +203,12 @@ struct ErrorView {
 }
 
 impl JobView {
-    /// The job, with links under `base` and its progress if it runs.
+    /// The job for this reader, with its progress if it runs.
     #[must_use]
-    pub fn new(job: &Job, base: &str, live: Option<Progress>) -> Self {
+    pub fn new(job: &Job, reader: Reader<'_>, live: Option<Progress>) -> Self {
         Self {
             id: job.id.to_string(),
+            client: reader.owner(&job.client),
             status: job.status.as_str(),
             active: job.deleted_at.is_none(),
             revision: job.revision,
@@ -216,7 +224,11 @@ impl JobView {
             priority: job.priority.as_str(),
             progress: Progress::of(job, live),
             input: InputView::of(job),
-            artifacts: job.artifacts.iter().map(|artifact| artifact_view(job, artifact, base)).collect(),
+            artifacts: job
+                .artifacts
+                .iter()
+                .map(|artifact| artifact_view(job, artifact, reader.base()))
+                .collect(),
             preset: job.preset.clone(),
             placeholder: job.placeholder.as_ref().map(placeholder_view),
             callback: job.callback.as_ref().map(|callback| callback_view(job, callback)),
@@ -224,7 +236,7 @@ impl JobView {
             // Checked to be JSON when it came in.
             metadata: job.metadata.clone().and_then(|text| RawValue::from_string(text).ok()),
             error: job.error.as_ref().map(error_view),
-            links: job_links(job, base),
+            links: job_links(job, reader),
         }
     }
 
@@ -248,9 +260,9 @@ impl JobView {
     }
 }
 
-fn job_links(job: &Job, base: &str) -> Links {
+fn job_links(job: &Job, reader: Reader<'_>) -> Links {
     let path = format!("/v1/jobs/{}", job.id);
-    let links = LinkBuilder::new(base).get("self", &path).get("collection", "/v1/jobs");
+    let links = LinkBuilder::new(reader).get("self", &path).get("collection", "/v1/jobs");
     let mut links = links.get("events", &format!("{path}/events"));
     if job.callback.is_some() {
         links = links.get("deliveries", &format!("{path}/deliveries"));
@@ -349,16 +361,17 @@ impl EventView {
     /// The event as it always was: nothing of it depends on when or where it is read.
     #[must_use]
     pub fn new(event: &Event) -> Self {
-        let base = &event.source;
+        let base = event.source.as_str();
+        let reader = Reader::of_events(base);
         let (kind, subject, data) = match &event.subject {
             Subject::Job(job) => {
-                ("jobs", job.id.to_string(), DataView::Job(Box::new(JobView::new(job, base, None))))
+                ("jobs", job.id.to_string(), DataView::Job(Box::new(JobView::new(job, reader, None))))
             }
             Subject::Delivery(it) => {
-                ("deliveries", it.id.to_string(), DataView::Delivery(Box::new(DeliveryView::new(it, base))))
+                ("deliveries", it.id.to_string(), DataView::Delivery(Box::new(DeliveryView::new(it, reader))))
             }
             Subject::Destination(it) => {
-                let view = DestinationView::new(it, None, base);
+                let view = DestinationView::new(it, None, reader);
                 ("destinations", it.id.to_string(), DataView::Destination(Box::new(view)))
             }
         };
@@ -453,7 +466,9 @@ mod tests {
     #[test]
     fn a_callback_that_will_never_be_told_anything_waits_for_nothing() {
         let mut job = Job::accepted(new_job(1), at(1));
-        let status = |job: &Job| JobView::new(job, "", None).callback.map(|callback| callback.status);
+        let status = |job: &Job| {
+            JobView::new(job, Reader::of_events(""), None).callback.map(|callback| callback.status)
+        };
         assert_eq!(status(&job), Some("pending"));
         job.status = JobStatus::Completed;
         assert_eq!(status(&job), Some("none"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{Service, ServiceError};
-use crate::domain::client::ClientId;
+use crate::domain::client::Caller;
 use crate::domain::id::JobId;
 use crate::domain::job::Job;
 
@@ -19,7 +19,7 @@ impl Service {
     /// wait already.
     pub async fn finished_job(
         &self,
-        client: &ClientId,
+        caller: &Caller,
         id: JobId,
         limit: Duration,
     ) -> Result<Option<Job>, ServiceError> {
@@ -31,7 +31,7 @@ impl Service {
         let over = sleep(limit);
         tokio::pin!(over);
         loop {
-            let job = self.job(client, id).await?;
+            let job = self.job(caller, id).await?;
             if job.status.is_terminal() || over.is_elapsed() || !self.is_ready() {
                 return Ok(Some(job));
             }

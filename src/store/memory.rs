@@ -31,6 +31,7 @@ use crate::domain::rotation::ClientSecrets;
 use crate::domain::secret::Keyring;
 
 mod books;
+mod clients;
 mod transfer;
 
 /// A store that is gone with its process.

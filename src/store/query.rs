@@ -172,9 +172,9 @@ pub enum ReplayAction {
 impl DeliveryQuery {
     /// The deliveries that a replay takes up.
     #[must_use]
-    pub fn of_replay(client: &ClientId, filter: &ReplayFilter) -> Self {
+    pub fn of_replay(only: Option<&ClientId>, filter: &ReplayFilter) -> Self {
         Self {
-            client: Some(client.clone()),
+            client: only.cloned(),
             states: filter.states.clone(),
             destination: filter.destination,
             kind: filter.kind,
@@ -192,7 +192,7 @@ impl DeliveryQuery {
         let started = replay.created_at.checked_add(Duration::from_millis(1)).unwrap_or(Timestamp::MAX);
         let until = replay.filter.until.map_or(started, |until| until.min(started));
         let cursor = replay.cursor.clone();
-        Self { until: Some(until), cursor, limit, ..Self::of_replay(&replay.client, &replay.filter) }
+        Self { until: Some(until), cursor, limit, ..Self::of_replay(replay.only.as_ref(), &replay.filter) }
     }
 }
 

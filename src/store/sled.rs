@@ -4,7 +4,7 @@
 //! - `writer`: the one thread that changes anything; group commit. `tx`: what a step sees and does. `space`: room on the disk for it.
 //!   `watchdog`: ends the process when it hangs.
 //! - `keys`, `records`, `log`: what is on disk.
-//! - `jobs`, `deliveries`, `lists`, `replays`, `purge`: the use-cases, as plain code over a batch in the making.
+//! - `jobs`, `deliveries`, `clients`, `lists`, `replays`, `purge`: the use-cases, as plain code over a batch in the making.
 //! - `audit`: whether all of it fits together, `as_of` one moment. `upgrade`: from older layouts, which are in `layouts`.
 //! - `export`, `import`: all of it out, as of one moment, and in again.
 //!
@@ -42,6 +42,7 @@ use crate::domain::secret::Keyring;
 
 mod as_of;
 mod audit;
+mod clients;
 mod deliveries;
 mod engine;
 mod export;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use darkroom::blobs::{Blobs, ORIGINAL};
 use darkroom::clock::{Clock, entropy};
-use darkroom::domain::client::ClientId;
+use darkroom::domain::client::Caller;
 use darkroom::domain::id::JobId;
 use darkroom::domain::image::{Limits, Presets};
 use darkroom::domain::job::{Job, JobStatus};
@@ -92,6 +92,7 @@ impl Bench {
 fn settings() -> Settings {
     let retry = RetryPolicy { initial: SECOND, multiplier: 2.0, max_delay: 60 * SECOND, max_attempts: 3 };
     Settings {
+        dev: true,
         signing_secret_file: "signing-secret".into(),
         encryption_key_file: "encryption-key".into(),
         base_url: String::new(),
@@ -175,7 +176,7 @@ async fn a_job_that_waits_for_memory_keeps_its_lease_and_can_be_called_off() {
         eventually(async || (lease().await > before).then_some(())).await;
     }
     assert!(bench.job(first).await.artifacts.is_empty());
-    bench.service.cancel_job(&ClientId::dev(), first).await.unwrap();
+    bench.service.cancel_job(&Caller::dev(), first).await.unwrap();
     let ended = async |id| {
         eventually(async || Some(bench.job(id).await).filter(|job| job.status.is_terminal())).await.status
     };

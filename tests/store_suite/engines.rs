@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use darkroom::clock::Stopwatch;
-use darkroom::domain::client::ClientId;
+use darkroom::domain::api_key::KeyHash;
+use darkroom::domain::client::{Client, ClientId};
 use darkroom::domain::delivery::{Attempt, Delivery, Verdict};
 use darkroom::domain::destination::{Destination, Standing};
 use darkroom::domain::event::Event;
@@ -21,9 +22,9 @@ use darkroom::domain::secret::Keyring;
 use darkroom::store::memory::MemoryStore;
 use darkroom::store::sled::{OpenError, Options, SledStore};
 use darkroom::store::{
-    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, FetchRoom, Garbage, Idempotency,
-    Import, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay,
-    Store, StoreError, Submission, Submitted, Waiting,
+    Audit, ClientStore, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, FetchRoom, Garbage,
+    Idempotency, Import, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals,
+    StartedReplay, Store, StoreError, Submission, Submitted, Waiting,
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -237,6 +238,25 @@ impl Subject for Reopening {
         *self.latest.lock().unwrap() = now;
         self.close_and_open().await;
         self.forward(&self.inner());
+    }
+}
+
+#[async_trait]
+impl ClientStore for Reopening {
+    async fn put_client(&self, client: Client) -> Result<(), StoreError> {
+        self.step(None, async move |store| store.put_client(client).await).await
+    }
+
+    fn client(&self, name: &ClientId) -> Option<Arc<Client>> {
+        self.inner().client(name)
+    }
+
+    fn client_of_key(&self, key: &KeyHash) -> Option<Arc<Client>> {
+        self.inner().client_of_key(key)
+    }
+
+    fn clients(&self, after: Option<&ClientId>, limit: usize) -> Vec<Arc<Client>> {
+        self.inner().clients(after, limit)
     }
 }
 

@@ -13,6 +13,7 @@
 )]
 
 mod claim;
+mod clients;
 mod deliveries;
 mod dispatch;
 mod engines;
@@ -154,5 +155,10 @@ suite! {
         secrets_are_a_clients_own_and_outlast_the_store
         of_two_rotations_at_once_one_is_refused
         the_keyring_outlasts_the_store
+        they_move_with_everything_else;
+    clients:
+        a_client_is_found_by_name_and_by_key_until_the_key_is_taken_from_it
+        of_two_changes_at_once_one_is_refused
+        they_are_listed_by_name_in_pages
         they_move_with_everything_else;
 }

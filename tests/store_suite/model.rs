@@ -447,6 +447,7 @@ impl Side {
                 let new = NewReplay {
                     id: ReplayId::new(now, &[replays.len() as u8; 10]),
                     client: client(CLIENTS[0]),
+                    only: Some(client(CLIENTS[0])),
                     filter: ReplayFilter { states: states.to_vec(), ..ReplayFilter::default() },
                     rate_per_second: 50,
                     force: *force,

@@ -170,8 +170,9 @@ pub async fn replays_go_a_while_after_they_have_ended(rig: &Rig) {
     let start = async |n: u8| {
         let filter = ReplayFilter { states: vec![DeliveryState::Exhausted], ..ReplayFilter::default() };
         let (id, client) = (ReplayId::new(at(0), &[n; 10]), client("a"));
-        let (rate_per_second, force, matched) = (9, false, 0);
-        let new = NewReplay { id, client, filter, rate_per_second, force, matched, matched_has_more: false };
+        let (rate_per_second, force, matched, only) = (9, false, 0, None);
+        let new =
+            NewReplay { id, client, only, filter, rate_per_second, force, matched, matched_has_more: false };
         let key = Some(Idempotency { key: format!("k{n}"), fingerprint: [n; 32] });
         let started = rig.start_replay(new.clone(), key.clone(), at(0)).await.unwrap();
         (new, key, matches!(started, StartedReplay::Created(_)))

@@ -19,7 +19,8 @@ const URLS: [&str; 2] = ["https://one.example/hook", "https://two.example/hook"]
 fn new(n: u8, states: &[DeliveryState]) -> NewReplay {
     NewReplay {
         id: ReplayId::new(at(100), &[n; 10]),
-        client: client("a"),
+        client: client("operator"),
+        only: Some(client("a")),
         filter: ReplayFilter { states: states.to_vec(), ..ReplayFilter::default() },
         rate_per_second: 50,
         force: false,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{LinkBuilder, Links, time};
+use super::{LinkBuilder, Links, Reader, time};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState, ErrorClass, Failure, ResponseHead, Timings};
 use crate::domain::destination::{Destination, HoldReason};
 use crate::domain::event::EventKind;
@@ -14,6 +14,8 @@ use crate::store::DestinationStatus;
 #[derive(Debug, Serialize)]
 pub struct DeliveryView {
     id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
     event_id: String,
     event_type: &'static str,
     job_id: String,
@@ -43,11 +45,12 @@ struct FailureView {
 }
 
 impl DeliveryView {
-    /// The delivery, with links under `base`.
+    /// The delivery, for this reader.
     #[must_use]
-    pub fn new(delivery: &Delivery, base: &str) -> Self {
+    pub fn new(delivery: &Delivery, reader: Reader<'_>) -> Self {
         Self {
             id: delivery.id.to_string(),
+            client: reader.owner(&delivery.client),
             event_id: delivery.event_id.to_string(),
             event_type: delivery.event_kind.as_str(),
             job_id: delivery.job_id.to_string(),
@@ -63,14 +66,14 @@ impl DeliveryView {
             last_status_code: delivery.last_status_code,
             created_at: time(delivery.created_at),
             finished_at: delivery.finished_at.map(time),
-            links: delivery_links(delivery, base),
+            links: delivery_links(delivery, reader),
         }
     }
 }
 
-fn delivery_links(delivery: &Delivery, base: &str) -> Links {
+fn delivery_links(delivery: &Delivery, reader: Reader<'_>) -> Links {
     let path = format!("/v1/deliveries/{}", delivery.id);
-    let mut links = LinkBuilder::new(base)
+    let mut links = LinkBuilder::new(reader)
         .get("self", &path)
         .get("collection", "/v1/deliveries")
         .get("job", &format!("/v1/jobs/{}", delivery.job_id))
@@ -91,6 +94,8 @@ fn delivery_links(delivery: &Delivery, base: &str) -> Links {
 #[derive(Debug, Serialize)]
 pub struct DestinationView {
     id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
     origin: String,
     state: &'static str,
     created_at: String,
@@ -117,11 +122,11 @@ struct TrafficView {
 }
 
 impl DestinationView {
-    /// The destination, with links under `base`; events tell nothing of its traffic.
+    /// The destination, for this reader; events tell nothing of its traffic.
     #[must_use]
-    pub fn new(destination: &Destination, status: Option<&DestinationStatus>, base: &str) -> Self {
+    pub fn new(destination: &Destination, status: Option<&DestinationStatus>, reader: Reader<'_>) -> Self {
         let path = format!("/v1/destinations/{}", destination.id);
-        let mut links = LinkBuilder::new(base).get("self", &path).get("collection", "/v1/destinations");
+        let mut links = LinkBuilder::new(reader).get("self", &path).get("collection", "/v1/destinations");
         links = links.get("deliveries", &format!("/v1/deliveries?destination={}", destination.id));
         if destination.hold.is_none_or(|hold| hold.reason != HoldReason::Paused) {
             links = links.post("pause", &format!("{path}/pause"));
@@ -131,6 +136,7 @@ impl DestinationView {
         }
         Self {
             id: destination.id.to_string(),
+            client: reader.owner(&destination.client),
             origin: destination.origin.clone(),
             state: destination.standing().as_str(),
             created_at: time(destination.created_at),
@@ -155,6 +161,8 @@ impl DestinationView {
 #[derive(Debug, Serialize)]
 pub struct ReplayView {
     id: String,
+    /// Who started it.
+    client: String,
     state: &'static str,
     filter: ReplayFilterView,
     rate_per_second: u32,
@@ -176,6 +184,7 @@ pub struct ReplayView {
 
 #[derive(Debug, Serialize)]
 struct ReplayFilterView {
+    client: Option<String>,
     state: String,
     destination: Option<String>,
     event_type: Option<&'static str>,
@@ -187,11 +196,11 @@ struct ReplayFilterView {
 }
 
 impl ReplayView {
-    /// The replay, with links under `base`.
+    /// The replay, for this reader.
     #[must_use]
-    pub fn new(replay: &Replay, base: &str) -> Self {
+    pub fn new(replay: &Replay, reader: Reader<'_>) -> Self {
         let path = format!("/v1/replays/{}", replay.id);
-        let mut links = LinkBuilder::new(base).get("self", &path).get("collection", "/v1/replays");
+        let mut links = LinkBuilder::new(reader).get("self", &path).get("collection", "/v1/replays");
         links = links.get("items", &format!("{path}/items"));
         links = links.get("deliveries", &format!("/v1/deliveries?replay_id={}", replay.id));
         links = match replay.state {
@@ -206,8 +215,10 @@ impl ReplayView {
         let states: Vec<_> = filter.states.iter().map(|state| state.as_str()).collect();
         Self {
             id: replay.id.to_string(),
+            client: replay.client.as_str().to_owned(),
             state: replay.state.as_str(),
             filter: ReplayFilterView {
+                client: replay.only.as_ref().map(|client| client.as_str().to_owned()),
                 state: states.join(","),
                 destination: filter.destination.map(|id| id.to_string()),
                 event_type: filter.kind.map(EventKind::as_str),
@@ -249,9 +260,9 @@ pub struct ReplayItemView {
 }
 
 impl ReplayItemView {
-    /// The item, with its delivery as that is now, and links under `base`.
+    /// The item, with its delivery as that is now, for this reader.
     #[must_use]
-    pub fn new(replay: ReplayId, item: &ReplayItem, delivery: Option<&Delivery>, base: &str) -> Self {
+    pub fn new(replay: ReplayId, item: &ReplayItem, delivery: Option<&Delivery>, reader: Reader<'_>) -> Self {
         let result = match delivery {
             _ if !item.is_sent => "skipped",
             None => "gone",
@@ -267,7 +278,7 @@ impl ReplayItemView {
             result,
             last_status_code: delivery.and_then(|delivery| delivery.last_status_code),
             last_error: delivery.and_then(|delivery| delivery.last_error.as_ref()).map(failure_view),
-            links: LinkBuilder::new(base).get("delivery", &path).build(),
+            links: LinkBuilder::new(reader).get("delivery", &path).build(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::entropy;
-use crate::domain::client::ClientId;
+use crate::domain::client::{Client, ClientId};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState};
 use crate::domain::destination::Destination;
 use crate::domain::dispatch::Dispatch;
@@ -45,6 +45,7 @@ pub(super) struct Books {
     pub(super) idempotency: BTreeMap<(ClientId, String), (JobId, [u8; 32])>,
     pub(super) garbage: BTreeMap<JobId, Garbage>,
     pub(super) secrets: BTreeMap<ClientId, ClientSecrets>,
+    pub(super) clients: BTreeMap<ClientId, Client>,
     pub(super) keyring: Keyring,
     pub(super) paused: Paused,
     pub(super) last_seq: u64,
@@ -72,6 +73,7 @@ impl Books {
             idempotency: BTreeMap::new(),
             garbage: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            clients: BTreeMap::new(),
             keyring: Keyring::default(),
             paused: Paused::default(),
             last_seq: 0,

@@ -7,7 +7,9 @@ use super::engine::Reads;
 use super::records::{DeliveryRecord, Indexed, JobRecord, decode};
 use super::tx::Tx;
 use super::{SledStore, export, keys, log};
+use crate::domain::client::Client;
 use crate::domain::destination::Destination;
+use crate::domain::hex::hex;
 use crate::domain::id::DeliveryId;
 use crate::store::{Audit, Ledger, StoreError};
 
@@ -61,7 +63,7 @@ pub(super) fn audit(engine: &impl Reads, ledger: Ledger) -> Result<Audit, StoreE
         match decode::<JobRecord>(&value) {
             Ok(record) => story(engine, &record, &mut expected, &mut audit)?,
             Err(error) => {
-                audit.fault(format!("the job at {} cannot be read: {error}", crate::domain::hex::hex(&key)));
+                audit.fault(format!("the job at {} cannot be read: {error}", hex(&key)));
             }
         }
     }
@@ -82,6 +84,14 @@ pub(super) fn audit(engine: &impl Reads, ledger: Ledger) -> Result<Audit, StoreE
     if events != told + of_none {
         audit.fault(format!("there are {events} events; {told} are of a job, and {of_none} of none"));
     }
+    for entry in engine.scan(keys::all(keys::CLIENT)) {
+        let (key, value) = entry?;
+        match decode::<Client>(&value) {
+            Ok(client) if keys::client(&client.name)[..] == *key => {}
+            Ok(client) => audit.fault(format!("the client {} is not where it belongs", client.name.as_str())),
+            Err(error) => audit.fault(format!("the client at {} cannot be read: {error}", hex(&key))),
+        }
+    }
     audit.ledger(ledger);
     Ok(audit)
 }
@@ -96,7 +106,7 @@ fn count_events(engine: &impl Reads, audit: &mut Audit) -> Result<u64, StoreErro
                 count += entries.len() as u64;
                 long += entries.iter().filter(|entry| entry.is_long()).count() as u64;
             }
-            Err(error) => audit.fault(format!("{}: {error}", crate::domain::hex::hex(&key))),
+            Err(error) => audit.fault(format!("{}: {error}", hex(&key))),
         }
     }
     let found =
@@ -181,7 +191,7 @@ fn index<R: Indexed>(
             expected[usize::from(*kind)] += 1;
         }
         if engine.get_raw(&key)?.is_none() {
-            audit.fault(format!("the entry {} is missing", crate::domain::hex::hex(&key)));
+            audit.fault(format!("the entry {} is missing", hex(&key)));
         }
     }
     Ok(())

@@ -25,7 +25,7 @@ pub(super) const LOG: &str = "db";
 const MADE: &str = "made";
 
 /// The layout of keys and records that this version writes.
-const SCHEMA_VERSION: u32 = 6;
+const SCHEMA_VERSION: u32 = 7;
 
 /// One collection frees up to 512 pieces, and a change leaves two to four.
 const WRITES_PER_COLLECTION: usize = 64;

@@ -51,6 +51,7 @@ pub(super) const REPLAY_RUNNING: u8 = b'Q';
 pub(super) const REPLAY_ITEM: u8 = b'I';
 pub(super) const ATTEMPT: u8 = b'a';
 pub(super) const SECRETS: u8 = b'S';
+pub(super) const CLIENT: u8 = b'C';
 pub(super) const SET_ASIDE: u8 = b'z';
 
 fn key(prefix: u8, parts: &[&[u8]]) -> Key {
@@ -161,6 +162,10 @@ pub(super) fn job_purge(at: Timestamp, id: JobId) -> Key {
 /// The secrets of a client.
 pub(super) fn secrets(client: &ClientId) -> Key {
     key(SECRETS, &[client.as_str().as_bytes()])
+}
+
+pub(super) fn client(name: &ClientId) -> Key {
+    key(CLIENT, &[name.as_str().as_bytes()])
 }
 
 /// Where an entry of a queue goes whose record cannot be used.

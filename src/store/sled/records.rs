@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::{self, DueClass, Key};
 use super::layouts::{EventV2, EventV3, EventV4, JobRecordV5};
+use crate::domain::client::Client;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState};
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
@@ -67,11 +68,16 @@ impl Record for Destination {
 }
 
 impl Record for Replay {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
-    // Version 1 ended before `taken_over`.
+    // Version 1 ended before `taken_over`, version 2 before `only`; both are 0 there.
     fn older(version: u8, record: &[u8]) -> Option<Result<Self, postcard::Error>> {
-        (version == 1).then(|| postcard::from_bytes(&[record, &[0]].concat()))
+        let missing: &[u8] = match version {
+            1 => &[0, 0],
+            2 => &[0],
+            _ => return None,
+        };
+        Some(postcard::from_bytes(&[record, missing].concat()))
     }
 }
 
@@ -120,6 +126,10 @@ impl Record for Paused {
 }
 
 impl Record for ClientSecrets {
+    const VERSION: u8 = 1;
+}
+
+impl Record for Client {
     const VERSION: u8 = 1;
 }
 

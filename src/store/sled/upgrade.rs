@@ -43,11 +43,11 @@ const INDEX: [u8; 8] = [
 ///
 /// Version 2 kept a job without what is noted with it, and each event by itself, as version 1 did. Version 3 had one list
 /// of what waits for all destinations together, and claims of it on disk. Version 4 knew less of what is wanted of a picture.
-/// What version 5 kept is read as it is: it had no picture that was to be fetched.
+/// What version 5 kept is read as it is: it had no picture that was to be fetched. So is that of version 6, which had no clients.
 pub(super) fn from(found: u32, engine: &Engine, policy: &Policy) -> Result<(), StoreError> {
     tracing::info!("upgrading the store from schema version {found}");
     match found {
-        5 => return Ok(()),
+        5 | 6 => return Ok(()),
         4 => return jobs(engine),
         _ => {}
     }

@@ -17,9 +17,10 @@ use super::engine::Engine;
 use super::space::{Room, Space};
 use super::tx::{Cursor, Tx};
 use super::watchdog::Watchdog;
-use super::{deliveries, keys, log, records};
+use super::{clients, deliveries, keys, log, records};
 use crate::domain::dispatch::Dispatch;
 use crate::domain::id::DestinationId;
+use crate::store::clients::Directory;
 use crate::store::{Ledger, Paused, Policy, Signals, StoreError, Waiting};
 
 /// Steps that may wait in front of the thread; who comes later waits for room.
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     waiting_work: AtomicU64,
     waiting_fetches: AtomicU64,
     pub(super) paused: RwLock<Paused>,
+    pub(super) clients: RwLock<Directory>,
     pub(super) ledger: Mutex<Ledger>,
     dispatch: Mutex<Dispatch>,
     /// What whoever reads the store as of a moment needs of what was since replaced.
@@ -68,6 +70,7 @@ impl Shared {
         // The last events may have been purged; their places stay taken.
         let last_seq = last_event.max(engine.get::<u64>(keys::LAST_SEQ)?).unwrap_or(0);
         let paused = engine.get(keys::PAUSED)?.unwrap_or_default();
+        let clients = clients::load(&engine)?;
         let signals = Signals::default();
         signals.events.send_replace(last_seq);
         let dispatch = Mutex::new(deliveries::dispatch(&engine, policy.dispatch.clone())?);
@@ -79,6 +82,7 @@ impl Shared {
             waiting_work: AtomicU64::new(waiting.work),
             waiting_fetches: AtomicU64::new(waiting.fetches),
             paused: RwLock::new(paused),
+            clients: RwLock::new(clients),
             ledger,
             dispatch,
             images: Mutex::default(),
@@ -310,6 +314,7 @@ fn commit(shared: &Shared, tx: Tx<'_>, synced: bool) {
     if let Some(images) = images {
         images.remember(&shared.engine, &writes);
     }
+    let clients = clients::changed(&writes);
     if let Err(error) = shared.engine.commit(writes) {
         // Half of the engine's memory may have changed: only a fresh open knows what holds.
         abort("commit", &error);
@@ -317,6 +322,7 @@ fn commit(shared: &Shared, tx: Tx<'_>, synced: bool) {
     if synced {
         sync_or_abort(&shared.engine);
     }
+    clients::learn(shared, clients);
     // Two's complement: adding the wrapped value of a negative number subtracts.
     shared.waiting_work.fetch_add(waiting_delta.work.cast_unsigned(), Ordering::AcqRel);
     shared.waiting_fetches.fetch_add(waiting_delta.fetches.cast_unsigned(), Ordering::AcqRel);

@@ -1,0 +1,69 @@
+//! Clients: on disk by name, and in memory as the last commit left them.
+
+use std::sync::{Arc, PoisonError};
+
+use async_trait::async_trait;
+
+use super::engine::{Engine, Writes};
+use super::writer::{Durability, Shared};
+use super::{SledStore, keys, records};
+use crate::domain::api_key::KeyHash;
+use crate::domain::client::{Client, ClientId};
+use crate::store::clients::Directory;
+use crate::store::{ClientStore, StoreError};
+
+#[async_trait]
+impl ClientStore for SledStore {
+    async fn put_client(&self, client: Client) -> Result<(), StoreError> {
+        self.writer
+            .write(Durability::Synced, move |tx| {
+                let key = keys::client(&client.name);
+                let stored = tx.get::<Client>(&key)?.map_or(0, |stored| stored.revision);
+                if client.revision != stored + 1 {
+                    return Err(StoreError::Outdated);
+                }
+                tx.put(key, &client)
+            })
+            .await
+    }
+
+    fn client(&self, name: &ClientId) -> Option<Arc<Client>> {
+        read(&self.shared, |clients| clients.client(name))
+    }
+
+    fn client_of_key(&self, key: &KeyHash) -> Option<Arc<Client>> {
+        read(&self.shared, |clients| clients.of_key(key))
+    }
+
+    fn clients(&self, after: Option<&ClientId>, limit: usize) -> Vec<Arc<Client>> {
+        read(&self.shared, |clients| clients.list(after, limit))
+    }
+}
+
+fn read<T>(shared: &Shared, read: impl FnOnce(&Directory) -> T) -> T {
+    read(&shared.clients.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// All of them, when the store is opened.
+pub(super) fn load(engine: &Engine) -> Result<Directory, StoreError> {
+    let mut clients = Directory::default();
+    for entry in engine.scan(keys::all(keys::CLIENT)) {
+        clients.put(records::decode(&entry?.1)?);
+    }
+    Ok(clients)
+}
+
+/// Those that a commit changes.
+pub(super) fn changed(writes: &Writes) -> Vec<Client> {
+    let values = writes.range(keys::all(keys::CLIENT)).filter_map(|(_, value)| value.as_deref());
+    // Encoded a moment ago.
+    values.filter_map(|value| records::decode(value).ok()).collect()
+}
+
+/// From now on they are known so.
+pub(super) fn learn(shared: &Shared, changed: Vec<Client>) {
+    if !changed.is_empty() {
+        let mut clients = shared.clients.write().unwrap_or_else(PoisonError::into_inner);
+        changed.into_iter().for_each(|client| clients.put(client));
+    }
+}
