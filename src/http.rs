@@ -38,6 +38,7 @@ mod root;
 mod secrets;
 pub mod server;
 mod source;
+pub mod tls;
 mod upload;
 
 /// The table of routes.

@@ -68,6 +68,9 @@ pub const IMAGING_MEMORY_USED: &str = "darkroom_imaging_memory_used_bytes";
 /// Memory that can be, in bytes.
 pub const IMAGING_MEMORY_BUDGET: &str = "darkroom_imaging_memory_budget_bytes";
 
+/// When the certificate that is served expires, in seconds since 1970.
+pub const CERTIFICATE_EXPIRY: &str = "darkroom_tls_certificate_not_after_seconds";
+
 /// Upper bounds in seconds, from a receiver next door to the longest deadline.
 const BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -107,5 +110,10 @@ fn install() -> Option<PrometheusHandle> {
     describe_counter!(IMAGING_RESTARTS, "Imaging processes that were replaced, by reason");
     describe_gauge!(IMAGING_MEMORY_USED, Unit::Bytes, "Memory reserved for the pictures in work");
     describe_gauge!(IMAGING_MEMORY_BUDGET, Unit::Bytes, "Memory that can be reserved for pictures");
+    describe_gauge!(
+        CERTIFICATE_EXPIRY,
+        Unit::Seconds,
+        "When the certificate that is served expires, since 1970"
+    );
     Some(handle)
 }

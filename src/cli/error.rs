@@ -124,6 +124,7 @@ impl CliError {
             Self::Usage(_)
             | Self::Config(_)
             | Self::Log(InitError::Filter(_))
+            | Self::Start(StartError::Tls(_))
             | Self::Input { .. }
             | Self::ForeignLink { .. } => USAGE,
             Self::Api(problem) if problem.blames_the_command() => USAGE,

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ const MAX_STREAMS: u32 = 100;
 /// The longest header section that is read, and what is kept of an answer that is not written yet.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// How connections end with the server.
 #[derive(Clone, Default)]
@@ -47,13 +47,14 @@ pub(super) struct Lifetime {
 }
 
 /// Serves one connection until it ends, or its client keeps it waiting.
-pub(super) async fn serve<S, B>(
-    stream: TcpStream,
+pub(super) async fn serve<IO, S, B>(
+    stream: IO,
     app: S,
     bounds: Bounds,
     Lifetime { tasks, stop, cut_off }: Lifetime,
 ) -> Result<(), Error>
 where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Error>,

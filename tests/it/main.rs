@@ -43,6 +43,7 @@ mod server;
 mod signature;
 mod source;
 mod support;
+mod tls;
 mod variants;
 mod verifiers;
 mod watermarks;

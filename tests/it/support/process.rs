@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
 /// The server's process, killed at the end whatever happens.
 pub struct Server {
@@ -31,6 +31,11 @@ impl Server {
     /// Its process's id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it logs, if its command said to pipe that.
+    pub fn stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().unwrap()
     }
 
     /// SIGKILL, and waits until the process is gone.

@@ -1,0 +1,74 @@
+//! Section `[server]`.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use url::Url;
+
+use super::{ConfigError, DAY_MS, require};
+
+/// Section `[server]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented in config/default.toml")]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub public_base_url: String,
+    pub tls_cert: PathBuf,
+    pub tls_key: PathBuf,
+    pub tls_reload_ms: u64,
+    pub tls_handshake_timeout_ms: u64,
+    pub header_timeout_ms: u64,
+    pub write_timeout_ms: u64,
+    pub body_idle_timeout_ms: u64,
+    pub body_timeout_ms: u64,
+    pub max_uploads: u64,
+    pub min_upload_bytes_per_second: u32,
+    pub upload_grace_ms: u64,
+    pub max_upload_bytes: u64,
+    pub drain_timeout_ms: u64,
+    pub max_connections: usize,
+}
+
+impl Server {
+    /// The files of the certificate and its key, if it is to speak TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<(&Path, &Path)> {
+        let is_given = !self.tls_cert.as_os_str().is_empty();
+        is_given.then_some((&self.tls_cert, &self.tls_key))
+    }
+
+    /// The numbers that would stop the service, or make it useless, outside of these bounds.
+    #[rustfmt::skip]
+    pub(super) fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 12] {
+        [
+            ("server.tls_reload_ms", self.tls_reload_ms, 10..=DAY_MS),
+            ("server.tls_handshake_timeout_ms", self.tls_handshake_timeout_ms, 1..=DAY_MS),
+            ("server.header_timeout_ms", self.header_timeout_ms, 1..=DAY_MS),
+            ("server.write_timeout_ms", self.write_timeout_ms, 1..=DAY_MS),
+            ("server.body_idle_timeout_ms", self.body_idle_timeout_ms, 1..=DAY_MS),
+            ("server.body_timeout_ms", self.body_timeout_ms, 1..=DAY_MS),
+            ("server.max_uploads", self.max_uploads, 1..=1_000_000),
+            ("server.min_upload_bytes_per_second", self.min_upload_bytes_per_second.into(), 0..=1 << 30),
+            ("server.upload_grace_ms", self.upload_grace_ms, 0..=DAY_MS),
+            ("server.max_upload_bytes", self.max_upload_bytes, 1..=1 << 40),
+            ("server.drain_timeout_ms", self.drain_timeout_ms, 0..=DAY_MS),
+            ("server.max_connections", self.max_connections as u64, 1..=1_000_000),
+        ]
+    }
+
+    /// What no type says of the values.
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let base = self.public_base_url.as_str();
+        let base_ok = base.is_empty()
+            || Url::parse(base)
+                .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none());
+        require(base_ok, "server.public_base_url", || {
+            "must be an http or https URL without a query".to_owned()
+        })?;
+        let both = self.tls_cert.as_os_str().is_empty() == self.tls_key.as_os_str().is_empty();
+        require(both, "server.tls_cert", || "and server.tls_key go together: give both, or none".to_owned())
+    }
+}
