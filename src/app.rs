@@ -165,13 +165,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
 
     let stop = CancellationToken::new();
     let drain_timeout = Duration::from_millis(config.server.drain_timeout_ms);
-    let bounds = Bounds {
-        header_timeout: Duration::from_millis(config.server.header_timeout_ms),
-        write_timeout: Duration::from_millis(config.server.write_timeout_ms),
-        max_connections: config.server.max_connections,
-        drain_timeout,
-        local_only: config.dev,
-    };
+    let bounds = Bounds::of(&config.server, config.dev);
     let server = serve(listener, tls.clone(), Arc::clone(&service), bounds, stop.clone());
     let server = Supervised::spawn("the HTTP server", server);
     tracing::info!(base_url, data_dir = %config.storage.data_dir.display(), "started");

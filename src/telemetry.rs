@@ -70,6 +70,8 @@ pub const IMAGING_MEMORY_BUDGET: &str = "darkroom_imaging_memory_budget_bytes";
 
 /// When the certificate that is served expires, in seconds since 1970.
 pub const CERTIFICATE_EXPIRY: &str = "darkroom_tls_certificate_not_after_seconds";
+/// Connections without a request that made room for new ones.
+pub const CONNECTIONS_EVICTED: &str = "darkroom_http_connections_evicted_total";
 
 /// Upper bounds in seconds, from a receiver next door to the longest deadline.
 const BUCKETS: [f64; 14] =
@@ -115,5 +117,6 @@ fn install() -> Option<PrometheusHandle> {
         Unit::Seconds,
         "When the certificate that is served expires, since 1970"
     );
+    describe_counter!(CONNECTIONS_EVICTED, "Connections without a request that made room for new ones");
     Some(handle)
 }

@@ -30,6 +30,14 @@ pub struct Server {
     pub max_upload_bytes: u64,
     pub drain_timeout_ms: u64,
     pub max_connections: usize,
+    pub max_connections_per_ip: usize,
+    pub max_uri_bytes: usize,
+    pub max_headers: usize,
+    pub max_header_bytes: usize,
+    pub http2_max_streams: u32,
+    pub http2_max_pending_resets: usize,
+    pub http2_stream_window_bytes: u32,
+    pub http2_connection_window_bytes: u32,
 }
 
 impl Server {
@@ -42,7 +50,7 @@ impl Server {
 
     /// The numbers that would stop the service, or make it useless, outside of these bounds.
     #[rustfmt::skip]
-    pub(super) fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 12] {
+    pub(super) fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 20] {
         [
             ("server.tls_reload_ms", self.tls_reload_ms, 10..=DAY_MS),
             ("server.tls_handshake_timeout_ms", self.tls_handshake_timeout_ms, 1..=DAY_MS),
@@ -56,6 +64,15 @@ impl Server {
             ("server.max_upload_bytes", self.max_upload_bytes, 1..=1 << 40),
             ("server.drain_timeout_ms", self.drain_timeout_ms, 0..=DAY_MS),
             ("server.max_connections", self.max_connections as u64, 1..=1_000_000),
+            ("server.max_connections_per_ip", self.max_connections_per_ip as u64, 0..=1_000_000),
+            // hyper takes 65 534 bytes at most.
+            ("server.max_uri_bytes", self.max_uri_bytes as u64, 256..=60_000),
+            ("server.max_headers", self.max_headers as u64, 16..=1000),
+            ("server.max_header_bytes", self.max_header_bytes as u64, 1024..=1 << 20),
+            ("server.http2_max_streams", self.http2_max_streams.into(), 1..=10_000),
+            ("server.http2_max_pending_resets", self.http2_max_pending_resets as u64, 1..=10_000),
+            ("server.http2_stream_window_bytes", self.http2_stream_window_bytes.into(), 65_535..=1 << 30),
+            ("server.http2_connection_window_bytes", self.http2_connection_window_bytes.into(), 65_535..=1 << 30),
         ]
     }
 

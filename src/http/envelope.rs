@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tower::Service;
 use warp::reply::Response;
 
+use super::head::HeadBounds;
 use super::problem::{Code, Problem};
 use crate::clock::{Clock, Stopwatch, entropy};
 use crate::domain::id::RequestId;
@@ -29,11 +30,12 @@ pub(super) struct Envelope<S> {
     inner: S,
     clock: Clock,
     base_url: Arc<str>,
+    head: HeadBounds,
 }
 
 impl<S> Envelope<S> {
-    pub(super) fn new(inner: S, clock: Clock, base_url: &str) -> Self {
-        Self { inner, clock, base_url: base_url.into() }
+    pub(super) fn new(inner: S, clock: Clock, base_url: &str, head: HeadBounds) -> Self {
+        Self { inner, clock, base_url: base_url.into(), head }
     }
 }
 
@@ -57,7 +59,11 @@ where
         // The query may hold secrets: it is neither logged nor repeated.
         let path = request.uri().path().to_owned();
         let base_url = Arc::clone(&self.base_url);
-        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        let answer = match self.head.check(request.uri(), request.headers()) {
+            Ok(()) => self.inner.call(request).left_future(),
+            Err(problem) => ready(Ok(problem.into())).right_future(),
+        };
+        let answer = AssertUnwindSafe(answer).catch_unwind();
         async move {
             let mut response = match answer.await {
                 Ok(Ok(response)) => response,
@@ -105,8 +111,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_problem_with_both_headers() {
+        let head = HeadBounds { max_uri_bytes: 100, max_headers: 100, max_header_bytes: 100 };
         let inner = tower::service_fn(|_: Request<()>| async { panic!("a handler's bug") });
-        let envelope = Envelope::new(inner, Clock::system(), "http://h");
+        let envelope = Envelope::new(inner, Clock::system(), "http://h", head);
         let response = envelope.oneshot(Request::new(())).await.unwrap();
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()[CONTENT_TYPE], PROBLEM_JSON);

@@ -1,40 +1,76 @@
 //! The accept loop: warp's filters behind hyper, with the bounds that warp's own server does not have.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::connection::{self, Lifetime};
 use super::envelope::Envelope;
+use super::head::HeadBounds;
 use super::local::LocalOnly;
+use super::room::Room;
 use super::tls::Tls;
-use crate::service;
+use crate::{config, service};
 
-/// How long to wait after a failed accept: the usual cause is that no file descriptor is left.
+/// How long to wait after a failed accept.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// The server's bounds.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// For a request's header to come in, and for a connection to be open without a request.
-    pub header_timeout: Duration,
+    pub(super) header_timeout: Duration,
     /// For a client to read the next part of an answer.
-    pub write_timeout: Duration,
-    /// Connections open at once; further ones wait to be accepted.
-    pub max_connections: usize,
-    /// For connections to end after the stop.
-    pub drain_timeout: Duration,
-    /// Whether to refuse requests that name another host, or come from another host's page.
-    pub local_only: bool,
+    pub(super) write_timeout: Duration,
+    /// Of what comes before a request's body.
+    pub(super) head: HeadBounds,
+    /// What one HTTP/2 connection may take.
+    pub(super) http2: Http2Bounds,
+    max_connections: usize,
+    max_connections_per_ip: usize,
+    drain_timeout: Duration,
+    local_only: bool,
+}
+
+/// What one HTTP/2 connection may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Http2Bounds {
+    pub(super) max_streams: u32,
+    pub(super) max_pending_resets: usize,
+    pub(super) stream_window_bytes: u32,
+    pub(super) connection_window_bytes: u32,
+}
+
+impl Bounds {
+    /// As configured. `local_only`: whether to refuse requests that name another host, or come from another host's page.
+    #[must_use]
+    pub fn of(config: &config::Server, local_only: bool) -> Self {
+        Self {
+            header_timeout: Duration::from_millis(config.header_timeout_ms),
+            write_timeout: Duration::from_millis(config.write_timeout_ms),
+            head: HeadBounds {
+                max_uri_bytes: config.max_uri_bytes,
+                max_headers: config.max_headers,
+                max_header_bytes: config.max_header_bytes,
+            },
+            http2: Http2Bounds {
+                max_streams: config.http2_max_streams,
+                max_pending_resets: config.http2_max_pending_resets,
+                stream_window_bytes: config.http2_stream_window_bytes,
+                connection_window_bytes: config.http2_connection_window_bytes,
+            },
+            max_connections: config.max_connections,
+            max_connections_per_ip: config.max_connections_per_ip,
+            drain_timeout: Duration::from_millis(config.drain_timeout_ms),
+            local_only,
+        }
+    }
 }
 
 /// Serves until `stop`; then accepts no more, lets requests end, and returns at the latest when the drain's time is up.
@@ -48,7 +84,7 @@ pub async fn serve(
     let base_url = &service.settings().base_url;
     let routes =
         LocalOnly::new(warp::service(super::routes(&service)), bounds.local_only.then_some(base_url));
-    let app = Envelope::new(routes, service.clock().clone(), base_url);
+    let app = Envelope::new(routes, service.clock().clone(), base_url, bounds.head);
     let lifetime = Lifetime { stop, ..Lifetime::default() };
     tokio::select! {
         () = accept_all(&listener, tls.as_ref(), &app, bounds, &lifetime) => {}
@@ -89,47 +125,44 @@ async fn accept_all<S, B>(
     B::Data: Send,
     B::Error: Into<connection::Error>,
 {
-    let room = Arc::new(Semaphore::new(bounds.max_connections));
-    loop {
-        let accepted = tokio::select! {
-            () = lifetime.stop.cancelled() => break,
-            accepted = accept(listener, &room) => accepted,
-        };
-        let (stream, peer, permit) = match accepted {
+    let room = Arc::new(Room::new(bounds.max_connections, bounds.max_connections_per_ip));
+    while let Some(accepted) = lifetime.stop.run_until_cancelled(listener.accept()).await {
+        let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
+                // The usual cause is that no file descriptor is left.
+                room.evict();
                 tokio::time::sleep(ACCEPT_RETRY).await;
                 continue;
             }
         };
-        let (app, tls, own) = (app.clone(), tls.cloned(), lifetime.clone());
+        // It fails where the client is gone already, which its connection finds out.
+        let _ = stream.set_nodelay(true);
+        let admitted = room.admit(peer, lifetime.cut_off.child_token());
+        let Some(admitted) = lifetime.stop.run_until_cancelled(admitted).await else { break };
+        let Some(place) = admitted.map(Arc::new) else {
+            tracing::debug!(%peer, "a connection too many from its address");
+            continue;
+        };
+        let cut_off = place.cut_off().clone();
+        let (app, tls, tasks, stop) =
+            (app.clone(), tls.cloned(), lifetime.tasks.clone(), lifetime.stop.clone());
         let connection = async move {
             match tls {
-                None => connection::serve(stream, app, bounds, own).await,
+                None => connection::serve(stream, app, bounds, tasks, stop, place).await,
                 Some(tls) => {
-                    let shaken = own.stop.run_until_cancelled(tls.accept(stream)).await;
+                    let shaken = stop.run_until_cancelled(tls.accept(stream)).await;
                     let Some(stream) = shaken.transpose()? else { return Ok(()) };
-                    connection::serve(stream, app, bounds, own).await
+                    connection::serve(stream, app, bounds, tasks, stop, place).await
                 }
             }
         };
         lifetime.tasks.spawn(async move {
             // Clients hang up, time out and talk nonsense; it is no fault of ours.
-            if let Err(error) = connection.await {
+            if let Some(Err(error)) = cut_off.run_until_cancelled(connection).await {
                 tracing::debug!(%peer, error, "a connection ended early");
             }
-            drop(permit);
         });
     }
-}
-
-type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
-
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<Accepted> {
-    let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    // It fails where the client is gone already, which its connection finds out.
-    let _ = stream.set_nodelay(true);
-    Ok((stream, peer, permit))
 }

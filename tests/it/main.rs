@@ -14,6 +14,7 @@
 
 mod backup;
 mod bad_input;
+mod bounds;
 mod callback_fields;
 mod callbacks;
 mod cli;
