@@ -22,7 +22,7 @@ use self::files::Files;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::secret::KeyId;
-use crate::http::server::{Bounds, serve};
+use crate::http::server::serve;
 use crate::http::tls::{Tls, TlsError};
 use crate::imaging::ImagingError;
 use crate::notify::webhook::guard::{Guard, GuardPolicy};
@@ -165,8 +165,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
 
     let stop = CancellationToken::new();
     let drain_timeout = Duration::from_millis(config.server.drain_timeout_ms);
-    let bounds = Bounds::of(&config.server, config.dev);
-    let server = serve(listener, tls.clone(), Arc::clone(&service), bounds, stop.clone());
+    let server = serve(listener, tls.clone(), Arc::clone(&service), config.server, config.dev, stop.clone());
     let server = Supervised::spawn("the HTTP server", server);
     tracing::info!(base_url, data_dir = %config.storage.data_dir.display(), "started");
     Ok(Running { local_url, base_url, tls, service, store, workers, server, stop, drain_timeout })

@@ -259,6 +259,7 @@ impl Config {
                 .separator("__")
                 .try_parsing(true)
                 .list_separator(",")
+                .with_list_parse_key("server.cors_origins")
                 .with_list_parse_key("callbacks.allow_networks")
                 .with_list_parse_key("callbacks.allow_hosts")
                 .with_list_parse_key("callbacks.handshake_hosts")

@@ -19,6 +19,7 @@ mod books;
 mod callbacks;
 mod conditional;
 mod connection;
+mod cors;
 mod deliveries;
 mod destinations;
 mod envelope;

@@ -29,6 +29,7 @@ pub struct Server {
     pub upload_grace_ms: u64,
     pub max_upload_bytes: u64,
     pub drain_timeout_ms: u64,
+    pub cors_origins: Vec<String>,
     pub max_connections: usize,
     pub max_connections_per_ip: usize,
     pub max_uri_bytes: usize,
@@ -85,7 +86,43 @@ impl Server {
         require(base_ok, "server.public_base_url", || {
             "must be an http or https URL without a query".to_owned()
         })?;
+        for origin in &self.cors_origins {
+            require(origin == "*" || is_origin(origin), "server.cors_origins", || {
+                format!("{origin:?} is no origin, such as https://app.example, nor *")
+            })?;
+        }
         let both = self.tls_cert.as_os_str().is_empty() == self.tls_key.as_os_str().is_empty();
         require(both, "server.tls_cert", || "and server.tls_key go together: give both, or none".to_owned())
+    }
+}
+
+/// Whether a browser would send it so: scheme, host and port, and no slash at the end.
+fn is_origin(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_as_browsers_send_it() {
+        for right in ["https://app.example", "http://localhost:3000", "https://xn--bcher-kva.example"] {
+            assert!(is_origin(right), "{right}");
+        }
+        for wrong in [
+            "https://app.example/",
+            "https://app.example:443",
+            "https://App.example",
+            "app.example",
+            "null",
+            "ftp://app.example",
+            "https://*.example.org/x",
+            "https://user@app.example",
+        ] {
+            assert!(!is_origin(wrong), "{wrong}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::connection::{self, Lifetime};
+use super::cors::Cors;
 use super::envelope::Envelope;
 use super::head::HeadBounds;
 use super::local::LocalOnly;
@@ -23,7 +24,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// The server's bounds.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub(super) struct Bounds {
     /// For a request's header to come in, and for a connection to be open without a request.
     pub(super) header_timeout: Duration,
     /// For a client to read the next part of an answer.
@@ -35,7 +36,6 @@ pub struct Bounds {
     max_connections: usize,
     max_connections_per_ip: usize,
     drain_timeout: Duration,
-    local_only: bool,
 }
 
 /// What one HTTP/2 connection may take.
@@ -48,9 +48,7 @@ pub(super) struct Http2Bounds {
 }
 
 impl Bounds {
-    /// As configured. `local_only`: whether to refuse requests that name another host, or come from another host's page.
-    #[must_use]
-    pub fn of(config: &config::Server, local_only: bool) -> Self {
+    fn of(config: &config::Server) -> Self {
         Self {
             header_timeout: Duration::from_millis(config.header_timeout_ms),
             write_timeout: Duration::from_millis(config.write_timeout_ms),
@@ -68,22 +66,24 @@ impl Bounds {
             max_connections: config.max_connections,
             max_connections_per_ip: config.max_connections_per_ip,
             drain_timeout: Duration::from_millis(config.drain_timeout_ms),
-            local_only,
         }
     }
 }
 
-/// Serves until `stop`; then accepts no more, lets requests end, and returns at the latest when the drain's time is up.
+/// Serves until `stop`; then accepts no more, lets requests end, and returns at the latest when the drain's time is up. With
+/// `local_only`, requests that name another host, or come from another host's page, are refused.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     service: Arc<service::Service>,
-    bounds: Bounds,
+    config: config::Server,
+    local_only: bool,
     stop: CancellationToken,
 ) {
+    let bounds = Bounds::of(&config);
     let base_url = &service.settings().base_url;
-    let routes =
-        LocalOnly::new(warp::service(super::routes(&service)), bounds.local_only.then_some(base_url));
+    let routes = LocalOnly::new(warp::service(super::routes(&service)), local_only.then_some(base_url));
+    let routes = Cors::new(routes, &config.cors_origins);
     let app = Envelope::new(routes, service.clock().clone(), base_url, bounds.head);
     let lifetime = Lifetime { stop, ..Lifetime::default() };
     tokio::select! {

@@ -20,6 +20,7 @@ mod callbacks;
 mod cli;
 mod conditional;
 mod connections;
+mod cors;
 mod deliveries;
 #[cfg(target_os = "linux")]
 mod disk_full;
