@@ -165,7 +165,15 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
 
     let stop = CancellationToken::new();
     let drain_timeout = Duration::from_millis(config.server.drain_timeout_ms);
-    let server = serve(listener, tls.clone(), Arc::clone(&service), config.server, config.dev, stop.clone());
+    let server = serve(
+        listener,
+        tls.clone(),
+        Arc::clone(&service),
+        config.server,
+        config.dev,
+        config.log.access,
+        stop.clone(),
+    );
     let server = Supervised::spawn("the HTTP server", server);
     tracing::info!(base_url, data_dir = %config.storage.data_dir.display(), "started");
     Ok(Running { local_url, base_url, tls, service, store, workers, server, stop, drain_timeout })

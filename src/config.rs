@@ -163,6 +163,7 @@ pub struct Destinations {
 pub struct Log {
     pub filter: String,
     pub format: LogFormat,
+    pub access: bool,
 }
 
 /// How a log line looks.

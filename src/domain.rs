@@ -17,3 +17,4 @@ pub mod replay;
 pub mod retry;
 pub mod rotation;
 pub mod secret;
+pub mod trace;

@@ -28,6 +28,7 @@ mod head;
 mod jobs;
 mod lifecycle;
 mod local;
+mod log;
 mod page;
 mod prefer;
 mod problem;

@@ -72,6 +72,8 @@ pub const IMAGING_MEMORY_BUDGET: &str = "darkroom_imaging_memory_budget_bytes";
 pub const CERTIFICATE_EXPIRY: &str = "darkroom_tls_certificate_not_after_seconds";
 /// Connections without a request that made room for new ones.
 pub const CONNECTIONS_EVICTED: &str = "darkroom_http_connections_evicted_total";
+/// From a request's header to its answer's, in seconds, by `route`, `method` and `status`.
+pub const HTTP_REQUEST_SECONDS: &str = "darkroom_http_request_seconds";
 
 /// Upper bounds in seconds, from a receiver next door to the longest deadline.
 const BUCKETS: [f64; 14] =
@@ -118,5 +120,6 @@ fn install() -> Option<PrometheusHandle> {
         "When the certificate that is served expires, since 1970"
     );
     describe_counter!(CONNECTIONS_EVICTED, "Connections without a request that made room for new ones");
+    describe_histogram!(HTTP_REQUEST_SECONDS, Unit::Seconds, "From a request's header to its answer's");
     Some(handle)
 }

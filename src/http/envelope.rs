@@ -16,13 +16,19 @@ use tower::Service;
 use warp::reply::Response;
 
 use super::head::HeadBounds;
+use super::log::Findings;
 use super::problem::{Code, Problem};
 use crate::clock::{Clock, Stopwatch, entropy};
 use crate::domain::id::RequestId;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time-ms");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Who asks, for the access log: an extension of a response.
+#[derive(Debug, Clone)]
+pub(super) struct CallerName(pub(super) String);
 
 /// The layer around `inner`.
 #[derive(Clone)]
@@ -55,8 +61,11 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let stopwatch = Stopwatch::start();
         let id = request_id(request.headers(), &self.clock);
-        let method = request.method().clone();
-        // The query may hold secrets: it is neither logged nor repeated.
+        if let Some(found) = request.extensions().get::<Findings>() {
+            // Set once, here.
+            let _ = found.request_id.set(id.clone());
+        }
+        // The query may hold secrets: it is not repeated.
         let path = request.uri().path().to_owned();
         let base_url = Arc::clone(&self.base_url);
         let answer = match self.head.check(request.uri(), request.headers()) {
@@ -77,10 +86,12 @@ where
             if let Ok(value) = HeaderValue::try_from(format!("{millis:.3}")) {
                 headers.insert(RESPONSE_TIME, value);
             }
+            if let Ok(value) = HeaderValue::try_from(format!("total;dur={millis:.3}")) {
+                headers.append(SERVER_TIMING, value);
+            }
             if let Ok(value) = HeaderValue::try_from(id.as_str()) {
                 headers.insert(REQUEST_ID, value);
             }
-            tracing::info!(%method, path, status = response.status().as_u16(), ms = millis, request_id = id, "request");
             Ok(response)
         }
         .boxed()

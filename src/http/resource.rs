@@ -17,6 +17,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use super::body::Body;
+use super::log::Findings;
 use super::problem::{Code, Problem};
 use crate::service::Service;
 
@@ -100,8 +101,12 @@ impl Resource {
         let path = self.path;
         let this = Arc::new(self);
         warp::path::full()
-            .and_then(move |full: FullPath| async move {
-                matches(path, full.as_str()).ok_or_else(warp::reject::not_found)
+            .and(warp::ext::optional::<Findings>())
+            .and_then(move |full: FullPath, found: Option<Findings>| async move {
+                let params = matches(path, full.as_str()).ok_or_else(warp::reject::not_found)?;
+                // The first that matches is the one.
+                let _ = found.map(|found| found.route.set(path));
+                Ok::<_, Rejection>(params)
             })
             .and(parts())
             .then(move |params, (method, headers, query, body)| {

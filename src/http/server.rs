@@ -15,12 +15,16 @@ use super::cors::Cors;
 use super::envelope::Envelope;
 use super::head::HeadBounds;
 use super::local::LocalOnly;
+use super::log::AccessLog;
 use super::room::Room;
 use super::tls::Tls;
-use crate::{config, service};
+use crate::{config, service, telemetry};
 
 /// How long to wait after a failed accept.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How often what was measured is added up.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// The server's bounds.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +82,7 @@ pub async fn serve(
     service: Arc<service::Service>,
     config: config::Server,
     local_only: bool,
+    access_log: bool,
     stop: CancellationToken,
 ) {
     let bounds = Bounds::of(&config);
@@ -85,10 +90,12 @@ pub async fn serve(
     let routes = LocalOnly::new(warp::service(super::routes(&service)), local_only.then_some(base_url));
     let routes = Cors::new(routes, &config.cors_origins);
     let app = Envelope::new(routes, service.clock().clone(), base_url, bounds.head);
+    let app = AccessLog::new(app, access_log);
     let lifetime = Lifetime { stop, ..Lifetime::default() };
     tokio::select! {
         () = accept_all(&listener, tls.as_ref(), &app, bounds, &lifetime) => {}
         () = follow_files(tls.as_deref()) => {}
+        () = keep_metrics() => {}
     }
     drop(listener);
     lifetime.tasks.close();
@@ -107,6 +114,16 @@ async fn follow_files(tls: Option<&Tls>) {
     match tls {
         Some(tls) => tls.follow_files().await,
         None => std::future::pending().await,
+    }
+}
+
+/// What is measured is kept one by one until somebody looks: with each request, for ever, if nobody did. Never ends.
+async fn keep_metrics() {
+    loop {
+        tokio::time::sleep(METRICS_UPKEEP).await;
+        if let Some(handle) = telemetry::metrics() {
+            handle.run_upkeep();
+        }
     }
 }
 
@@ -164,5 +181,43 @@ async fn accept_all<S, B>(
                 tracing::debug!(%peer, error, "a connection ended early");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::{Config, Sources};
+
+    #[tokio::test]
+    async fn a_panic_is_answered_over_the_socket_and_the_connection_goes_on() {
+        let bounds = Bounds::of(&Config::load(Sources::default()).unwrap().server);
+        let panicking = tower::service_fn(|_: Request<Incoming>| async { panic!("a handler's bug") });
+        let app = Envelope::new(panicking, Clock::system(), "http://h", bounds.head);
+        let app = AccessLog::new(app, true);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            for connection in ["keep-alive", "close"] {
+                let request = format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: {connection}\r\n\r\n");
+                stream.write_all(request.as_bytes()).await.unwrap();
+            }
+            let mut answers = String::new();
+            stream.read_to_string(&mut answers).await.unwrap();
+            answers
+        };
+        let lifetime = Lifetime::default();
+        let answers = tokio::select! {
+            () = accept_all(&listener, None, &app, bounds, &lifetime) => String::new(),
+            answers = client => answers,
+        };
+        for told in ["HTTP/1.1 500", "x-response-time-ms: ", "x-request-id: ", "\"code\":\"internal\""] {
+            assert_eq!(answers.matches(told).count(), 2, "{told} in {answers}");
+        }
     }
 }

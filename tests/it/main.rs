@@ -12,6 +12,7 @@
     reason = "a test that meets the unexpected fails on the spot, and nothing here is anyone's interface"
 )]
 
+mod access_log;
 mod backup;
 mod bad_input;
 mod bounds;

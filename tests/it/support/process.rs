@@ -13,10 +13,12 @@ pub struct Server {
 impl Server {
     /// From a command that runs the binary, and may say more about how.
     pub fn from(mut command: Command, folder: &Path) -> Self {
+        if !command.get_envs().any(|(name, _)| name == "DARKROOM_LOG__FILTER") {
+            command.env("DARKROOM_LOG__FILTER", "warn");
+        }
         let mut child = command
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(folder)
-            .env("DARKROOM_LOG__FILTER", "warn")
             .env("DARKROOM_CALLBACKS__RETRY_INITIAL_MS", "200")
             .stdout(Stdio::piped())
             .spawn()
