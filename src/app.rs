@@ -22,7 +22,8 @@ use self::files::Files;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::secret::KeyId;
-use crate::http::server::{Bounds, serve};
+use crate::http::server::serve;
+use crate::http::tls::{Tls, TlsError};
 use crate::imaging::ImagingError;
 use crate::notify::webhook::guard::{Guard, GuardPolicy};
 use crate::notify::webhook::sender::{EgressProxy, Sender, SenderConfig, SenderError};
@@ -108,6 +109,9 @@ pub enum StartError {
     /// Nobody could call the service.
     #[error("no client has a key; create one with `darkroom clients create NAME --data-dir {}`", .0.display())]
     NoClients(PathBuf),
+    /// The certificate or its key cannot be used.
+    #[error("TLS cannot be served")]
+    Tls(#[from] TlsError),
     /// What works on pictures did not start.
     #[error("cannot start imaging")]
     Imaging(#[source] ImagingError),
@@ -120,6 +124,7 @@ pub enum StartError {
 pub struct Running {
     local_url: String,
     base_url: String,
+    tls: Option<Arc<Tls>>,
     service: Arc<Service>,
     store: Arc<dyn Store>,
     workers: Workers,
@@ -132,10 +137,12 @@ pub struct Running {
 pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     // Counting begins before there is anything to count.
     let _ = crate::telemetry::metrics();
+    let tls = Tls::of(&config.server, &clock)?.map(Arc::new);
     let address = config.server.listen;
     let listen = |source| StartError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
-    let local_url = format!("http://{}", listener.local_addr().map_err(listen)?);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let local_url = format!("{scheme}://{}", listener.local_addr().map_err(listen)?);
     let base_url = match config.server.public_base_url.trim_end_matches('/') {
         "" => local_url.clone(),
         url => url.to_owned(),
@@ -166,17 +173,18 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
 
     let stop = CancellationToken::new();
     let drain_timeout = Duration::from_millis(config.server.drain_timeout_ms);
-    let bounds = Bounds {
-        header_timeout: Duration::from_millis(config.server.header_timeout_ms),
-        write_timeout: Duration::from_millis(config.server.write_timeout_ms),
-        max_connections: config.server.max_connections,
-        drain_timeout,
-        local_only: config.dev,
-    };
-    let server = serve(listener, Arc::clone(&service), bounds, stop.clone());
+    let server = serve(
+        listener,
+        tls.clone(),
+        Arc::clone(&service),
+        config.server,
+        config.dev,
+        config.log.access,
+        stop.clone(),
+    );
     let server = Supervised::spawn("the HTTP server", server);
     tracing::info!(base_url, data_dir = %config.storage.data_dir.display(), "started");
-    Ok(Running { local_url, base_url, service, store, workers, server, stop, drain_timeout })
+    Ok(Running { local_url, base_url, tls, service, store, workers, server, stop, drain_timeout })
 }
 
 impl Running {
@@ -190,6 +198,13 @@ impl Running {
     #[must_use]
     pub fn base_url(&self) -> &str {
         &self.base_url
+    }
+
+    /// Looks soon whether there is a new certificate.
+    pub fn reload_certificate(&self) {
+        if let Some(tls) = &self.tls {
+            tls.reload();
+        }
     }
 
     /// Returns when a part that should run until [`Running::shutdown`] has ended before it, and which; only a

@@ -3,7 +3,6 @@
 //! Every key is documented in `config/default.toml`, which is compiled in.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -11,7 +10,6 @@ use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
 use serde::Deserialize;
-use url::Url;
 
 use crate::domain::destination::BreakerPolicy;
 use crate::domain::dispatch::DispatchPolicy;
@@ -19,12 +17,14 @@ use crate::domain::image::Watermarks;
 
 mod callbacks;
 mod presets;
+mod server;
 mod source;
 mod storage;
 mod watermarks;
 
 pub use callbacks::Callbacks;
 pub use presets::Preset;
+pub use server::Server;
 pub use source::Source;
 pub use storage::{Hidden, Storage};
 pub use watermarks::Watermark;
@@ -87,25 +87,6 @@ pub struct Config {
     watermarks_read: Watermarks,
     /// What is logged.
     pub log: Log,
-}
-
-/// Section `[server]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "documented in config/default.toml")]
-pub struct Server {
-    pub listen: SocketAddr,
-    pub public_base_url: String,
-    pub header_timeout_ms: u64,
-    pub write_timeout_ms: u64,
-    pub body_idle_timeout_ms: u64,
-    pub body_timeout_ms: u64,
-    pub max_uploads: u64,
-    pub min_upload_bytes_per_second: u32,
-    pub upload_grace_ms: u64,
-    pub max_upload_bytes: u64,
-    pub drain_timeout_ms: u64,
-    pub max_connections: usize,
 }
 
 /// Section `[queue]`.
@@ -182,6 +163,7 @@ pub struct Destinations {
 pub struct Log {
     pub filter: String,
     pub format: LogFormat,
+    pub access: bool,
 }
 
 /// How a log line looks.
@@ -278,6 +260,7 @@ impl Config {
                 .separator("__")
                 .try_parsing(true)
                 .list_separator(",")
+                .with_list_parse_key("server.cors_origins")
                 .with_list_parse_key("callbacks.allow_networks")
                 .with_list_parse_key("callbacks.allow_hosts")
                 .with_list_parse_key("callbacks.handshake_hosts")
@@ -299,19 +282,9 @@ impl Config {
 
     /// The numbers that would stop the service, or make it useless, outside of these bounds.
     #[rustfmt::skip]
-    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 50] {
-        let Self { server, storage, queue, source, retention, imaging, callbacks, destinations, .. } = self;
+    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 40] {
+        let Self { storage, queue, source, retention, imaging, callbacks, destinations, .. } = self;
         [
-            ("server.header_timeout_ms", server.header_timeout_ms, 1..=DAY_MS),
-            ("server.write_timeout_ms", server.write_timeout_ms, 1..=DAY_MS),
-            ("server.body_idle_timeout_ms", server.body_idle_timeout_ms, 1..=DAY_MS),
-            ("server.body_timeout_ms", server.body_timeout_ms, 1..=DAY_MS),
-            ("server.max_uploads", server.max_uploads, 1..=1_000_000),
-            ("server.min_upload_bytes_per_second", server.min_upload_bytes_per_second.into(), 0..=1 << 30),
-            ("server.upload_grace_ms", server.upload_grace_ms, 0..=DAY_MS),
-            ("server.max_upload_bytes", server.max_upload_bytes, 1..=1 << 40),
-            ("server.drain_timeout_ms", server.drain_timeout_ms, 0..=DAY_MS),
-            ("server.max_connections", server.max_connections as u64, 1..=1_000_000),
             ("storage.cache_mib", storage.cache_mib, 1..=1 << 20),
             ("storage.reserve_mib", storage.reserve_mib, 0..=1 << 30),
             ("queue.capacity", queue.capacity, 1..=1_000_000_000),
@@ -357,7 +330,7 @@ impl Config {
 
     /// The library rounds, and half an attempt a second would be none, which is no bound at all.
     fn require_whole_numbers(&self, read: &config::Config) -> Result<(), ConfigError> {
-        for (key, ..) in self.bounded() {
+        for (key, ..) in self.bounded().into_iter().chain(self.server.bounded()) {
             let is_whole = !matches!(read.get::<config::Value>(key)?.kind, config::ValueKind::Float(_));
             require(is_whole, key, || "must be a whole number".to_owned())?;
         }
@@ -365,7 +338,7 @@ impl Config {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        for (key, value, bounds) in self.bounded() {
+        for (key, value, bounds) in self.bounded().into_iter().chain(self.server.bounded()) {
             let (least, most) = (bounds.start(), bounds.end());
             require(bounds.contains(&value), key, || format!("must be from {least} to {most}"))?;
         }
@@ -382,13 +355,7 @@ impl Config {
             "destinations.breaker_failure_ratio",
             || "must be from 0.01 to 1".to_owned(),
         )?;
-        let base = self.server.public_base_url.as_str();
-        let base_ok = base.is_empty()
-            || Url::parse(base)
-                .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none());
-        require(base_ok, "server.public_base_url", || {
-            "must be an http or https URL without a query".to_owned()
-        })?;
+        self.server.validate()?;
         self.storage.validate()?;
         self.presets()?;
         self.source.validate()?;

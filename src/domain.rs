@@ -18,3 +18,4 @@ pub mod replay;
 pub mod retry;
 pub mod rotation;
 pub mod secret;
+pub mod trace;

@@ -69,6 +69,13 @@ pub const IMAGING_MEMORY_USED: &str = "darkroom_imaging_memory_used_bytes";
 /// Memory that can be, in bytes.
 pub const IMAGING_MEMORY_BUDGET: &str = "darkroom_imaging_memory_budget_bytes";
 
+/// When the certificate that is served expires, in seconds since 1970.
+pub const CERTIFICATE_EXPIRY: &str = "darkroom_tls_certificate_not_after_seconds";
+/// Connections without a request that made room for new ones.
+pub const CONNECTIONS_EVICTED: &str = "darkroom_http_connections_evicted_total";
+/// From a request's header to its answer's, in seconds, by `route`, `method` and `status`.
+pub const HTTP_REQUEST_SECONDS: &str = "darkroom_http_request_seconds";
+
 /// Upper bounds in seconds, from a receiver next door to the longest deadline.
 const BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -108,5 +115,12 @@ fn install() -> Option<PrometheusHandle> {
     describe_counter!(IMAGING_RESTARTS, "Imaging processes that were replaced, by reason");
     describe_gauge!(IMAGING_MEMORY_USED, Unit::Bytes, "Memory reserved for the pictures in work");
     describe_gauge!(IMAGING_MEMORY_BUDGET, Unit::Bytes, "Memory that can be reserved for pictures");
+    describe_gauge!(
+        CERTIFICATE_EXPIRY,
+        Unit::Seconds,
+        "When the certificate that is served expires, since 1970"
+    );
+    describe_counter!(CONNECTIONS_EVICTED, "Connections without a request that made room for new ones");
+    describe_histogram!(HTTP_REQUEST_SECONDS, Unit::Seconds, "From a request's header to its answer's");
     Some(handle)
 }

@@ -140,6 +140,7 @@ impl CliError {
             Self::Usage(_)
             | Self::Config(_)
             | Self::Log(InitError::Filter(_))
+            | Self::Start(StartError::Tls(_))
             | Self::Input { .. }
             | Self::Start(StartError::NoClients(_))
             | Self::ForeignLink { .. } => USAGE,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::error::CliError;
 use super::output;
-use super::signals::StopSignals;
+use super::signals::{HangUps, StopSignals};
 use crate::clock::Clock;
 use crate::config::{Config, Sources};
 use crate::{app, telemetry};
@@ -19,7 +19,8 @@ Examples:
   darkroom serve --dev --listen 127.0.0.1:0 --data-dir /tmp/darkroom
   DARKROOM_QUEUE__CAPACITY=100 darkroom serve --dev --config darkroom.toml
 
-When it is ready, it prints `listening on http://ADDRESS:PORT`, and nothing else, on standard output.
+When it is ready, it prints `listening on http://ADDRESS:PORT` (with TLS https://), and nothing else, on standard output.
+With TLS, SIGHUP looks at the certificate's files at once, and otherwise server.tls_reload_ms does.
 SIGTERM and SIGINT (Ctrl-C) let what is under way come to its end, up to server.drain_timeout_ms; then the exit code \
 is 0. A second signal stops at once, with code 1; no accepted job is lost by that.
 
@@ -38,6 +39,12 @@ pub(super) struct Args {
     /// The folder of everything that lasts [default: darkroom-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// Speaks TLS with this certificate chain (PEM); needs --tls-key
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<String>,
+    /// The private key of --tls-cert (PEM). Changed files are taken over without a restart
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<String>,
     /// A configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -50,6 +57,8 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     // Before the start is announced: from then on, a signal means to drain.
     let mut signals = StopSignals::install().map_err(failed)?;
     let hints = Hints::of(&config);
+    // Without TLS it keeps its usual meaning: the terminal is gone, and the process ends.
+    let mut hangups = config.server.tls().map(|_| HangUps::install()).transpose().map_err(failed)?;
     let mut running = tokio::select! {
         started = app::start(config, Clock::system()) => started?,
         () = signals.next() => return Err(CliError::Aborted),
@@ -58,9 +67,12 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let _ = output::line(&format!("listening on {}", running.local_url()));
     hints.text(running.local_url()).lines().for_each(output::note);
 
-    let result = tokio::select! {
-        () = signals.next() => Ok(()),
-        part = running.failed() => Err(CliError::Failed(part)),
+    let result = loop {
+        tokio::select! {
+            () = signals.next() => break Ok(()),
+            part = running.failed() => break Err(CliError::Failed(part)),
+            () = HangUps::next(hangups.as_mut()) => running.reload_certificate(),
+        }
     };
     output::note("stopping when what is under way is done; a second signal stops at once");
     tokio::select! {
@@ -73,7 +85,9 @@ fn configure(args: Args, environment: HashMap<String, String>) -> Result<Config,
     let dev = args.dev;
     let listen = args.listen.map(|address| ("server.listen", address.to_string()));
     let data_dir = args.data_dir.map(|folder| ("storage.data_dir", folder));
-    let flags = listen.into_iter().chain(data_dir).collect();
+    let tls_cert = args.tls_cert.map(|file| ("server.tls_cert", file));
+    let tls_key = args.tls_key.map(|file| ("server.tls_key", file));
+    let flags = listen.into_iter().chain(data_dir).chain(tls_cert).chain(tls_key).collect();
     let config = Config::load(Sources { dev, file: args.config, environment, flags })?;
     let listen = config.server.listen;
     if dev && !listen.ip().to_canonical().is_loopback() {
@@ -146,7 +160,14 @@ mod tests {
     use crate::cli::error::USAGE;
 
     fn args(dev: bool, listen: &str) -> Args {
-        Args { dev, listen: listen.parse().ok(), data_dir: Some("data".to_owned()), config: None }
+        Args {
+            dev,
+            listen: listen.parse().ok(),
+            data_dir: Some("data".to_owned()),
+            tls_cert: None,
+            tls_key: None,
+            config: None,
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The signals that ask a process to stop.
+//! The signals that ask a process to stop, or to look at its files.
 
 use std::io;
 
@@ -39,5 +39,32 @@ impl StopSignals {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }
+    }
+}
+
+/// SIGHUP, from the moment this exists. Systems without it have none.
+pub(super) struct HangUps(#[cfg(unix)] Signal);
+
+impl HangUps {
+    #[cfg(unix)]
+    pub(super) fn install() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn install() -> io::Result<Self> {
+        Ok(Self())
+    }
+
+    /// Returns at the next signal; never, where none is waited for.
+    pub(super) async fn next(this: Option<&mut Self>) {
+        #[cfg(unix)]
+        if let Some(Self(signal)) = this {
+            signal.recv().await;
+            return;
+        }
+        #[cfg(not(unix))]
+        let _ = this;
+        std::future::pending().await
     }
 }

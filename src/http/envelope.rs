@@ -9,19 +9,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tower::Service;
 use warp::reply::Response;
 
+use super::head::HeadBounds;
+use super::log::Findings;
 use super::problem::{Code, Problem};
 use crate::clock::{Clock, Stopwatch, entropy};
 use crate::domain::id::RequestId;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time-ms");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Who asks, for the access log: an extension of a response.
+#[derive(Debug, Clone)]
+pub(super) struct CallerName(pub(super) String);
 
 /// The layer around `inner`.
 #[derive(Clone)]
@@ -29,11 +36,12 @@ pub(super) struct Envelope<S> {
     inner: S,
     clock: Clock,
     base_url: Arc<str>,
+    head: HeadBounds,
 }
 
 impl<S> Envelope<S> {
-    pub(super) fn new(inner: S, clock: Clock, base_url: &str) -> Self {
-        Self { inner, clock, base_url: base_url.into() }
+    pub(super) fn new(inner: S, clock: Clock, base_url: &str, head: HeadBounds) -> Self {
+        Self { inner, clock, base_url: base_url.into(), head }
     }
 }
 
@@ -53,11 +61,18 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let stopwatch = Stopwatch::start();
         let id = request_id(request.headers(), &self.clock);
-        let method = request.method().clone();
-        // The query may hold secrets: it is neither logged nor repeated.
+        if let Some(found) = request.extensions().get::<Findings>() {
+            // Set once, here.
+            let _ = found.request_id.set(id.clone());
+        }
+        // The query may hold secrets: it is not repeated.
         let path = request.uri().path().to_owned();
         let base_url = Arc::clone(&self.base_url);
-        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        let answer = match self.head.check(request.uri(), request.headers()) {
+            Ok(()) => self.inner.call(request).left_future(),
+            Err(problem) => ready(Ok(problem.into())).right_future(),
+        };
+        let answer = AssertUnwindSafe(answer).catch_unwind();
         async move {
             let mut response = match answer.await {
                 Ok(Ok(response)) => response,
@@ -71,10 +86,12 @@ where
             if let Ok(value) = HeaderValue::try_from(format!("{millis:.3}")) {
                 headers.insert(RESPONSE_TIME, value);
             }
+            if let Ok(value) = HeaderValue::try_from(format!("total;dur={millis:.3}")) {
+                headers.append(SERVER_TIMING, value);
+            }
             if let Ok(value) = HeaderValue::try_from(id.as_str()) {
                 headers.insert(REQUEST_ID, value);
             }
-            tracing::info!(%method, path, status = response.status().as_u16(), ms = millis, request_id = id, "request");
             Ok(response)
         }
         .boxed()
@@ -105,8 +122,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_problem_with_both_headers() {
+        let head = HeadBounds { max_uri_bytes: 100, max_headers: 100, max_header_bytes: 100 };
         let inner = tower::service_fn(|_: Request<()>| async { panic!("a handler's bug") });
-        let envelope = Envelope::new(inner, Clock::system(), "http://h");
+        let envelope = Envelope::new(inner, Clock::system(), "http://h", head);
         let response = envelope.oneshot(Request::new(())).await.unwrap();
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()[CONTENT_TYPE], PROBLEM_JSON);

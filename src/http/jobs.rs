@@ -13,6 +13,7 @@ use warp::Reply as _;
 use warp::reply::Response;
 
 use super::conditional::{Part, not_modified, part};
+use super::log::trace_parent;
 use super::page::Page;
 use super::prefer::{self, PREFERENCE_APPLIED};
 use super::problem::{Code, Problem};
@@ -55,13 +56,15 @@ pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
     let slot = if head.is_some() { service.reserve() } else { service.reserve_source() }?;
     let Accepted { job: accepted, replayed } = match head {
         Some(head) => {
-            let Incoming { picture, filename, claimed_type, fields } =
+            let Incoming { picture, filename, claimed_type, mut fields } =
                 head.receive(service, &mut call.body).await?;
+            fields.trace = trace_parent(&call.headers);
             let request = Request { client, picture, filename, claimed_type, fields, idempotency_key };
             service.submit(slot, request).await?
         }
         None => {
-            let source::Incoming { source_url, fields, faults } = source::receive(&mut call.body).await?;
+            let source::Incoming { source_url, mut fields, faults } = source::receive(&mut call.body).await?;
+            fields.trace = trace_parent(&call.headers);
             let request = SourceRequest { client, source_url, fields, faults, idempotency_key };
             service.submit_source(slot, request).await?
         }

@@ -30,6 +30,8 @@ pub(super) enum Code {
     MalformedJson,
     RequestTimeout,
     PayloadTooLarge,
+    UriTooLong,
+    HeaderTooLarge,
     RangeNotSatisfiable,
     UnsupportedMediaType,
     MediaTypeMismatch,
@@ -65,7 +67,7 @@ pub(super) struct Row {
 
 /// The catalogue, in the order of [`Code`].
 #[rustfmt::skip]
-pub(super) const CATALOGUE: [Row; 31] = [
+pub(super) const CATALOGUE: [Row; 33] = [
     Row { code: Code::NotLocal, status: S::FORBIDDEN, slug: "not-local", title: "The request is not from this machine to this machine",
           advice: "Without API keys, only requests whose Host and Origin are localhost are answered; server.public_base_url names another host." },
     Row { code: Code::RouteNotFound, status: S::NOT_FOUND, slug: "route-not-found", title: "There is nothing at this URL",
@@ -84,6 +86,10 @@ pub(super) const CATALOGUE: [Row; 31] = [
           advice: "Send the body without long pauses, and not as a trickle." },
     Row { code: Code::PayloadTooLarge, status: S::PAYLOAD_TOO_LARGE, slug: "payload-too-large", title: "The request is too large",
           advice: "limit is the most that is taken, in bytes." },
+    Row { code: Code::UriTooLong, status: S::URI_TOO_LONG, slug: "uri-too-long", title: "The URL is too long",
+          advice: "limit is the most that path and query may have, in bytes; send fields as parts of multipart/form-data instead." },
+    Row { code: Code::HeaderTooLarge, status: S::REQUEST_HEADER_FIELDS_TOO_LARGE, slug: "header-too-large", title: "The request's header is too large",
+          advice: "detail says of what there is too much, and limit how much is taken." },
     Row { code: Code::RangeNotSatisfiable, status: S::RANGE_NOT_SATISFIABLE, slug: "range-not-satisfiable", title: "There are no such bytes",
           advice: "Content-Range says how many there are." },
     Row { code: Code::UnsupportedMediaType, status: S::UNSUPPORTED_MEDIA_TYPE, slug: "unsupported-media-type", title: "The media type is not supported",
@@ -210,6 +216,14 @@ impl Problem {
         };
         let header = Some(Box::new((WWW_AUTHENTICATE, HeaderValue::from_static(challenge))));
         Self { header, ..Self::of(Code::Unauthenticated) }.with_detail(detail)
+    }
+
+    pub(super) fn uri_too_long(limit: usize) -> Self {
+        Self { extension: Some(Extension::Limit(limit as u64)), ..Self::of(Code::UriTooLong) }
+    }
+
+    pub(super) fn header_too_large(limit: usize) -> Self {
+        Self { extension: Some(Extension::Limit(limit as u64)), ..Self::of(Code::HeaderTooLarge) }
     }
 
     pub(super) fn method_not_allowed(allowed: HeaderValue) -> Self {

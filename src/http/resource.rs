@@ -17,6 +17,8 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use super::body::Body;
+use super::envelope::CallerName;
+use super::log::Findings;
 use super::problem::{Code, Problem};
 use super::query::invalid;
 use crate::domain::client::{Caller, ClientId};
@@ -75,11 +77,6 @@ pub(super) struct Resource {
     access: Access,
     service: Arc<Service>,
 }
-
-/// Who asked, noted on the answer for those who look at answers.
-#[derive(Debug, Clone)]
-#[allow(dead_code, reason = "for the access log")]
-pub(super) struct CalledBy(pub(super) ClientId);
 
 impl Resource {
     /// `{name}` in the path stands for a parameter.
@@ -151,8 +148,12 @@ impl Resource {
         let path = self.path;
         let (this, rules) = (Arc::new(self), Arc::clone(rules));
         warp::path::full()
-            .and_then(move |full: FullPath| async move {
-                parameters(path, full.as_str()).ok_or_else(warp::reject::not_found)
+            .and(warp::ext::optional::<Findings>())
+            .and_then(move |full: FullPath, found: Option<Findings>| async move {
+                let params = parameters(path, full.as_str()).ok_or_else(warp::reject::not_found)?;
+                // The first that matches is the one.
+                let _ = found.map(|found| found.route.set(path));
+                Ok::<_, Rejection>(params)
             })
             .and(parts())
             .then(move |params, (method, headers, query, body)| {
@@ -174,14 +175,14 @@ impl Resource {
         }
         if let Some((_, access, handler)) = self.methods.iter().find(|(method, ..)| method == wanted) {
             call.caller = authenticate(&self.service, &call.headers)?;
-            let called_by = call.caller.as_ref().map(|caller| CalledBy(caller.client.clone()));
+            let name = call.caller.as_ref().map(|caller| CallerName(caller.client.as_str().to_owned()));
             let answer = match guard(*access, call.caller.as_ref()) {
                 Ok(()) => handler(call).await,
                 Err(problem) => Err(problem),
             };
             let mut response = answer.unwrap_or_else(Response::from);
-            if let Some(called_by) = called_by {
-                response.extensions_mut().insert(called_by);
+            if let Some(name) = name {
+                response.extensions_mut().insert(name);
             }
             return Ok(response);
         }

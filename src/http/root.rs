@@ -1,7 +1,7 @@
 //! Where to start, whether the service is well, and what its problems mean.
 
 use http::HeaderValue;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, LINK};
 use serde::Serialize;
 use warp::reply::Response;
 
@@ -49,13 +49,17 @@ pub(super) async fn links(call: Call) -> Result<Response, Problem> {
         .get("live", "/health/live")
         .get("ready", "/health/ready");
     let presets = &call.service.settings().presets;
-    Ok(json(&Root {
+    let mut response = json(&Root {
         name: "darkroom",
         version: env!("CARGO_PKG_VERSION"),
         presets: presets.named.keys().map(String::as_str).collect(),
         presets_only: presets.only,
         links: links.build(),
-    }))
+    });
+    let base_url = &call.service.settings().base_url;
+    let description = format!("<{base_url}/openapi.json>; rel=\"service-desc\"");
+    response.headers_mut().extend(HeaderValue::try_from(description).ok().map(|value| (LINK, value)));
+    Ok(response)
 }
 
 #[derive(Serialize)]

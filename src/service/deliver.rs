@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::vault::{Context, VaultError};
 use super::{Service, ServiceError, view};
-use crate::clock::{Stopwatch, random_fraction};
+use crate::clock::{Stopwatch, entropy, random_fraction};
 use crate::domain::delivery::{Attempt, Delivery, ErrorClass, Failure, Fault, Verdict};
 use crate::domain::event::Event;
 use crate::domain::secret::SigningSecret;
+use crate::domain::trace::TraceParent;
 use crate::notify::webhook::sender::{Outcome, Request};
 use crate::store::StoreError;
 use crate::telemetry;
@@ -126,6 +127,7 @@ impl Service {
         let mut headers = HeaderMap::new();
         for (name, sealed) in &delivery.headers {
             let value = self.vault.open(sealed, Context::Header(delivery.job_id, name))?;
+            let value = if name == TraceParent::HEADER { next_step(value) } else { value };
             let damaged = |_| ServiceError::from(VaultError::Damaged);
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| VaultError::Damaged)?;
             let mut value = HeaderValue::from_bytes(&value).map_err(damaged)?;
@@ -155,6 +157,12 @@ impl Service {
             }
         }
     }
+}
+
+/// An attempt is a step of its own. What is no trace is sent as it came.
+fn next_step(value: Vec<u8>) -> Vec<u8> {
+    let parent = str::from_utf8(&value).ok().and_then(|text| text.parse::<TraceParent>().ok());
+    parent.map_or(value, |parent| parent.next(entropy()).to_string().into_bytes())
 }
 
 /// What an attempt comes to that this service cannot make.

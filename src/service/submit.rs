@@ -23,6 +23,7 @@ use crate::domain::image::{Handling, Presets};
 use crate::domain::job::{Input, Job, NewJob, Priority};
 use crate::domain::retry::RetryOverride;
 use crate::domain::secret::SigningSecret;
+use crate::domain::trace::TraceParent;
 use crate::imaging::{self, Probe};
 use crate::notify::webhook::guard::ResolveError;
 use crate::store::{Idempotency, Store, StoreError, Submission, Submitted};
@@ -80,6 +81,8 @@ pub struct Fields {
     pub tags: Option<String>,
     /// A JSON object.
     pub metadata: Option<String>,
+    /// The trace that the request belongs to: its callbacks will, too. It is no part of what is asked for.
+    pub trace: Option<TraceParent>,
 }
 
 impl fmt::Debug for Fields {

@@ -22,6 +22,7 @@ async fn problem(response: Response, status: u16, code: &str) -> Value {
 pub fn assert_both_headers(headers: &HeaderMap) {
     assert!(headers["x-response-time-ms"].to_str().unwrap().parse::<f64>().unwrap() >= 0.0);
     assert!(!headers["x-request-id"].is_empty());
+    assert!(headers["server-timing"].to_str().unwrap().starts_with("total;dur="));
 }
 
 fn raw(app: &App, media_type: &str, body: Vec<u8>) -> RequestBuilder {
@@ -29,7 +30,7 @@ fn raw(app: &App, media_type: &str, body: Vec<u8>) -> RequestBuilder {
 }
 
 /// A PNG that claims a size and holds nothing.
-fn png_claiming(width: u32, height: u32) -> Vec<u8> {
+pub fn png_claiming(width: u32, height: u32) -> Vec<u8> {
     let mut png = picture::encode(&picture::scene(8, 8).into(), image::ImageFormat::Png);
     png[16..20].copy_from_slice(&width.to_be_bytes());
     png[20..24].copy_from_slice(&height.to_be_bytes());

@@ -12,13 +12,16 @@
     reason = "a test that meets the unexpected fails on the spot, and nothing here is anyone's interface"
 )]
 
+mod access_log;
 mod backup;
 mod bad_input;
+mod bounds;
 mod callback_fields;
 mod callbacks;
 mod cli;
 mod conditional;
 mod connections;
+mod cors;
 mod deliveries;
 #[cfg(target_os = "linux")]
 mod disk_full;
@@ -43,6 +46,7 @@ mod server;
 mod signature;
 mod source;
 mod support;
+mod tls;
 mod variants;
 mod verifiers;
 mod watermarks;

@@ -12,6 +12,7 @@ use crate::domain::id::JobId;
 use crate::domain::job::Callback;
 use crate::domain::retry::RetryOverride;
 use crate::domain::secret::SigningSecret;
+use crate::domain::trace::TraceParent;
 use crate::service::vault::{Context, Vault};
 
 const MAX_HEADERS: usize = 10;
@@ -51,12 +52,16 @@ pub(super) struct Wanted {
     /// By name, in lower case.
     pub(super) headers: Vec<(String, String)>,
     pub(super) retry: RetryOverride,
+    trace: Option<TraceParent>,
 }
 
 impl Wanted {
     /// The callback of this job, its secrets sealed.
     pub(super) fn sealed(self, vault: &Vault, job: JobId) -> Callback {
-        let Self { url, events, secret, headers, retry } = self;
+        let Self { url, events, secret, mut headers, retry, trace } = self;
+        // Among the headers, which every version of the store has. The client's own goes first.
+        let trace = trace.filter(|_| !headers.iter().any(|(name, _)| name == TraceParent::HEADER));
+        headers.extend(trace.map(|trace| (TraceParent::HEADER.to_owned(), trace.to_string())));
         let secret = secret.map(|secret| vault.seal(secret.expose_bytes(), Context::OfJob(job)));
         let headers = headers.into_iter().map(|(name, value)| {
             let sealed = vault.seal(value.as_bytes(), Context::Header(job, &name));
@@ -116,7 +121,7 @@ pub(super) fn check(
     }
     let max_attempts = attempts.and_then(|attempts| u32::try_from(attempts).ok());
     let retry = RetryOverride { max_attempts, initial_ms, max_delay_ms };
-    url.map(|url| Wanted { url, events, secret, headers, retry })
+    url.map(|url| Wanted { url, events, secret, headers, retry, trace: fields.trace })
 }
 
 /// The fields that are there and mean nothing without a callback.

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
 /// The server's process, killed at the end whatever happens.
 pub struct Server {
@@ -13,10 +13,12 @@ pub struct Server {
 impl Server {
     /// From a command that runs the binary, and may say more about how.
     pub fn from(mut command: Command, folder: &Path) -> Self {
+        if !command.get_envs().any(|(name, _)| name == "DARKROOM_LOG__FILTER") {
+            command.env("DARKROOM_LOG__FILTER", "warn");
+        }
         let mut child = command
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(folder)
-            .env("DARKROOM_LOG__FILTER", "warn")
             .env("DARKROOM_CALLBACKS__RETRY_INITIAL_MS", "200")
             .stdout(Stdio::piped())
             .spawn()
@@ -31,6 +33,11 @@ impl Server {
     /// Its process's id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it logs, if its command said to pipe that.
+    pub fn stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().unwrap()
     }
 
     /// SIGKILL, and waits until the process is gone.
