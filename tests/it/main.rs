@@ -12,11 +12,13 @@
     reason = "a test that meets the unexpected fails on the spot, and nothing here is anyone's interface"
 )]
 
+mod access;
 mod backup;
 mod bad_input;
 mod callback_fields;
 mod callbacks;
 mod cli;
+mod clients_cli;
 mod conditional;
 mod connections;
 mod deliveries;
