@@ -284,6 +284,7 @@ fn settings(config: &Config, base_url: &str) -> Settings {
     let timeout = Duration::from_millis(config.callbacks.timeout_ms);
     Settings {
         dev: config.dev,
+        limits_of_clients: config.limits.defaults(),
         base_url: base_url.to_owned(),
         signing_secret_file: config.storage.signing_secret_file(),
         encryption_key_file: config.storage.encryption_key_file(),

@@ -16,6 +16,7 @@ use crate::domain::dispatch::DispatchPolicy;
 use crate::domain::image::Watermarks;
 
 mod callbacks;
+mod limits;
 mod presets;
 mod server;
 mod source;
@@ -23,6 +24,7 @@ mod storage;
 mod watermarks;
 
 pub use callbacks::Callbacks;
+pub use limits::Limits;
 pub use presets::Preset;
 pub use server::Server;
 pub use source::Source;
@@ -68,6 +70,8 @@ pub struct Config {
     pub storage: Storage,
     /// Jobs that wait and jobs that run.
     pub queue: Queue,
+    /// What one client may use.
+    pub limits: Limits,
     /// Pictures that are fetched.
     pub source: Source,
     /// How long things are kept.
@@ -330,7 +334,8 @@ impl Config {
 
     /// The library rounds, and half an attempt a second would be none, which is no bound at all.
     fn require_whole_numbers(&self, read: &config::Config) -> Result<(), ConfigError> {
-        for (key, ..) in self.bounded().into_iter().chain(self.server.bounded()) {
+        for (key, ..) in self.bounded().into_iter().chain(self.server.bounded()).chain(self.limits.bounded())
+        {
             let is_whole = !matches!(read.get::<config::Value>(key)?.kind, config::ValueKind::Float(_));
             require(is_whole, key, || "must be a whole number".to_owned())?;
         }
@@ -338,7 +343,9 @@ impl Config {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        for (key, value, bounds) in self.bounded().into_iter().chain(self.server.bounded()) {
+        for (key, value, bounds) in
+            self.bounded().into_iter().chain(self.server.bounded()).chain(self.limits.bounded())
+        {
             let (least, most) = (bounds.start(), bounds.end());
             require(bounds.contains(&value), key, || format!("must be from {least} to {most}"))?;
         }

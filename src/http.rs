@@ -36,6 +36,7 @@ mod prefer;
 mod problem;
 mod query;
 mod queue;
+mod rate_limit;
 mod replays;
 mod represent;
 mod resource;
@@ -44,6 +45,7 @@ mod root;
 mod secrets;
 pub mod server;
 mod source;
+mod tickets;
 pub mod tls;
 mod upload;
 
@@ -52,12 +54,12 @@ fn table(service: &Arc<Service>) -> Vec<Resource> {
     let at = |path| Resource::new(path, service);
     vec![
         at("/v1/jobs").get(jobs::list).upload(jobs::submit),
-        at("/v1/jobs/{id}").get(jobs::show).delete(lifecycle::delete),
+        at("/v1/jobs/{id}").ticketed(jobs::show).delete(lifecycle::delete),
         at("/v1/jobs/{id}/cancel").post(lifecycle::cancel),
         at("/v1/jobs/{id}/restore").post(lifecycle::restore),
         at("/v1/jobs/{id}/retry").post(lifecycle::retry),
-        at("/v1/jobs/{id}/events").get(events::of_job),
-        at("/v1/jobs/{id}/artifacts/{name}").get(jobs::artifact),
+        at("/v1/jobs/{id}/events").ticketed(events::of_job),
+        at("/v1/jobs/{id}/artifacts/{name}").ticketed(jobs::artifact),
         at("/v1/jobs/{id}/deliveries").get(deliveries::of_job),
         at("/v1/deliveries").get(deliveries::list),
         at("/v1/deliveries/{id}").get(deliveries::show),
@@ -74,13 +76,14 @@ fn table(service: &Arc<Service>) -> Vec<Resource> {
         at("/v1/destinations/{id}/pause").operators().post(destinations::pause),
         at("/v1/destinations/{id}/resume").operators().post(destinations::resume),
         at("/v1/deliveries/{id}/attempts").get(deliveries::attempts),
-        at("/v1/events").get(events::feed),
+        at("/v1/events").ticketed(events::feed),
         at("/v1/callbacks/test").post(callbacks::test),
         at("/v1/ledger").operators().get(books::ledger),
         at("/v1/queue").get(queue::show),
         at("/v1/queue/pause").operators().post(queue::pause),
         at("/v1/queue/resume").operators().post(queue::resume),
         at("/v1/backup").operators().get(backup::download),
+        at("/v1/tickets").post(tickets::create),
         at("/v1/clients").operators().get(clients::list).post(clients::create),
         at("/v1/clients/{name}").operators().get(clients::show),
         at("/v1/clients/{name}/revoke").operators().post(clients::revoke),

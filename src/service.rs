@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::blobs::Blobs;
 use crate::clock::Clock;
+use crate::domain::client::ClientLimits;
 use crate::domain::id::{JobId, WorkerId};
 use crate::domain::image::{Limits, Presets};
 use crate::domain::retry::RetryPolicy;
@@ -32,11 +33,13 @@ pub mod intake;
 pub mod keyfile;
 pub mod lifecycle;
 pub mod process;
+pub mod quotas;
 pub mod read;
 pub mod replays;
 pub mod retain;
 pub mod secrets;
 pub mod submit;
+pub mod tickets;
 pub mod trial;
 pub mod vault;
 pub mod view;
@@ -72,6 +75,8 @@ pub struct Parts {
 pub struct Settings {
     /// Whether requests without a key are answered, as those of an operator.
     pub dev: bool,
+    /// What a client may use whose own limits say nothing.
+    pub limits_of_clients: ClientLimits,
     /// What every link begins with, without a slash at the end.
     pub base_url: String,
     /// Where a signing secret that was made here is kept, for backups.
@@ -135,6 +140,8 @@ pub struct Service {
     waiters: Semaphore,
     replays_changed: Notify,
     trials: Semaphore,
+    quotas: quotas::Quotas,
+    tickets: tickets::Tickets,
     permissions: handshake::Permissions,
     /// Read by those who need pictures whose jobs may be purged meanwhile.
     pictures: Arc<RwLock<()>>,
@@ -159,6 +166,8 @@ impl Service {
             tasks: TaskTracker::new(),
             waiters: Semaphore::new(wait::MAX_WAITERS),
             replays_changed: Notify::new(),
+            tickets: tickets::Tickets::default(),
+            quotas: quotas::Quotas::new(settings.limits_of_clients, clock.now()),
             trials: Semaphore::new(trial::MAX_TRIALS),
             permissions: handshake::Permissions::default(),
             pictures: Arc::default(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use darkroom::blobs::Blobs;
 use darkroom::clock::{Clock, entropy};
-use darkroom::domain::client::{Caller, ClientId};
+use darkroom::domain::client::{Caller, ClientId, ClientLimits};
 use darkroom::domain::dispatch::DispatchPolicy;
 use darkroom::domain::event::EventKind;
 use darkroom::domain::id::JobId;
@@ -309,6 +309,7 @@ fn settings() -> Settings {
     };
     Settings {
         dev: true,
+        limits_of_clients: ClientLimits::default(),
         signing_secret_file: "signing-secret".into(),
         encryption_key_file: "encryption-key".into(),
         base_url: "http://127.0.0.1:8080".to_owned(),

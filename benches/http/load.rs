@@ -88,7 +88,9 @@ impl Connection {
             loop {
                 let read = self.stream.read_buf(&mut self.buffer).await.unwrap();
                 assert!(read > 0, "closed: {}", String::from_utf8_lossy(&self.buffer));
-                let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+                let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
+                    continue;
+                };
                 let head = std::str::from_utf8(&self.buffer[..end]).unwrap();
                 assert!(head.starts_with("HTTP/1.1 20"), "{}", String::from_utf8_lossy(&self.buffer));
                 let length = head.lines().find_map(|line| {

@@ -63,7 +63,9 @@ async fn status(folder: &Path) {
     let constant = Server::constant(length);
     let bare = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", constant.address);
     println!("## Status, {length} bytes of JSON\n");
-    println!("| constant body/s | status/s | ratio | constant p99 ms | status p99 ms |\n|---|---|---|---|---|");
+    println!(
+        "| constant body/s | status/s | ratio | constant p99 ms | status p99 ms |\n|---|---|---|---|---|"
+    );
     for _ in 0..ROUNDS {
         let yardstick = Load::of(constant.address, vec![bare.clone().into_bytes()]).run().await;
         let ours = Load::of(service.address, vec![get.clone().into_bytes()]).run().await;
@@ -86,7 +88,9 @@ async fn submissions(folder: &Path) {
     service.pause_work().await;
     let picture = picture();
     println!("\n## Submissions of {} bytes, durable before they are answered\n", picture.len());
-    println!("| written, synced, renamed/s | submitted/s | ratio | submission p50 ms | p99 ms |\n|---|---|---|---|---|");
+    println!(
+        "| written, synced, renamed/s | submitted/s | ratio | submission p50 ms | p99 ms |\n|---|---|---|---|---|"
+    );
     let head = format!(
         "POST /v1/jobs HTTP/1.1\r\nHost: {}\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n",
         service.address,
@@ -99,7 +103,10 @@ async fn submissions(folder: &Path) {
         let yardstick = written(&place, &picture);
         fs::remove_dir_all(&place).unwrap();
         let Rate { per_second, p50, p99 } = Load::of(service.address, vec![request.clone()]).run().await;
-        println!("| {yardstick:.0} | {per_second:.0} | {:.2} | {p50:.2} | {p99:.2} |", per_second / yardstick);
+        println!(
+            "| {yardstick:.0} | {per_second:.0} | {:.2} | {p50:.2} | {p99:.2} |",
+            per_second / yardstick
+        );
     }
 }
 

@@ -53,11 +53,13 @@ pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
     };
     let idempotency_key = idempotency_key(&call.headers)?;
     let key_in_use = idempotency_key.as_deref().map(|key| service.hold_key(&client, key)).transpose()?;
+    let caller = call.caller()?.clone();
+    let place = service.place(&caller).await?;
     let slot = if head.is_some() { service.reserve() } else { service.reserve_source() }?;
     let Accepted { job: accepted, replayed } = match head {
         Some(head) => {
             let Incoming { picture, filename, claimed_type, mut fields } =
-                head.receive(service, &mut call.body).await?;
+                head.receive(service, &caller, &mut call.body).await?;
             fields.trace = trace_parent(&call.headers);
             let request = Request { client, picture, filename, claimed_type, fields, idempotency_key };
             service.submit(slot, request).await?
@@ -69,7 +71,7 @@ pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
             service.submit_source(slot, request).await?
         }
     };
-    drop(key_in_use);
+    drop((key_in_use, place));
     // The job is accepted whatever comes of the wait.
     let waited = wait_for_end(&call, accepted.id).await.unwrap_or_default();
     let (job, applied) = waited.unzip();

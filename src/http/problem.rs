@@ -11,9 +11,13 @@ use crate::domain::delivery::DeliveryState;
 use crate::service::ServiceError;
 use crate::service::clients::InvalidKey;
 use crate::service::error::{FieldError, ImagingError, StoreError};
+use crate::service::quotas::Exceeded;
 
 /// How long a client that met a full queue or a full disk should wait.
 const RETRY_WHEN_FULL: Duration = Duration::from_secs(5);
+
+/// Makes whole seconds of a duration those after it.
+const ALMOST_A_SECOND: Duration = Duration::from_millis(999);
 
 /// How long a client should wait while the intake is paused.
 const RETRY_WHEN_PAUSED: Duration = Duration::from_secs(30);
@@ -54,6 +58,7 @@ pub(super) enum Code {
     Internal,
     Unauthenticated,
     Forbidden,
+    QuotaExceeded,
 }
 
 /// What a problem's page says, and its documents.
@@ -67,7 +72,7 @@ pub(super) struct Row {
 
 /// The catalogue, in the order of [`Code`].
 #[rustfmt::skip]
-pub(super) const CATALOGUE: [Row; 33] = [
+pub(super) const CATALOGUE: [Row; 34] = [
     Row { code: Code::NotLocal, status: S::FORBIDDEN, slug: "not-local", title: "The request is not from this machine to this machine",
           advice: "Without API keys, only requests whose Host and Origin are localhost are answered; server.public_base_url names another host." },
     Row { code: Code::RouteNotFound, status: S::NOT_FOUND, slug: "route-not-found", title: "There is nothing at this URL",
@@ -134,6 +139,8 @@ pub(super) const CATALOGUE: [Row; 33] = [
           advice: "Send a key that was not revoked: Authorization: Bearer dk_… An operator gives one out." },
     Row { code: Code::Forbidden, status: S::FORBIDDEN, slug: "forbidden", title: "This is for operators",
           advice: "The API key is good, and its client may not do this. _links show what it may." },
+    Row { code: Code::QuotaExceeded, status: S::TOO_MANY_REQUESTS, slug: "quota-exceeded", title: "The client has used what it may",
+          advice: "Repeat the request after Retry-After; violated-policies names the quota, RateLimit says what is left of those of a minute." },
 ];
 
 impl Code {
@@ -161,6 +168,9 @@ enum Extension {
     Limit(u64),
     Reason(&'static str),
     Detected(&'static str),
+    /// draft-ietf-httpapi-ratelimit-headers
+    #[serde(rename = "violated-policies")]
+    ViolatedPolicies([&'static str; 1]),
 }
 
 /// The document's JSON.
@@ -293,6 +303,12 @@ impl From<ServiceError> for Problem {
             ServiceError::Stopping => return when_full(Code::Stopping),
             ServiceError::Paused => {
                 return Self::of(Code::Paused).with_detail(detail).retry_after(RETRY_WHEN_PAUSED);
+            }
+            ServiceError::QuotaExceeded(Exceeded { policy, retry_after, .. }) => {
+                let extension = Some(Extension::ViolatedPolicies([policy]));
+                let problem = Self { extension, ..Self::of(Code::QuotaExceeded) };
+                // In whole seconds, and never too early.
+                return problem.with_detail(detail).retry_after(*retry_after + ALMOST_A_SECOND);
             }
             ServiceError::StorageFull => return when_full(Code::StorageFull),
             ServiceError::Invalid(errors) => {

@@ -21,6 +21,7 @@ use super::envelope::CallerName;
 use super::log::Findings;
 use super::problem::{Code, Problem};
 use super::query::invalid;
+use super::rate_limit;
 use crate::domain::client::{Caller, ClientId};
 use crate::service::Service;
 use crate::service::clients::InvalidKey;
@@ -73,6 +74,8 @@ type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Response, Problem>>
 pub(super) struct Resource {
     path: &'static str,
     methods: Vec<(Method, Access, Handler)>,
+    /// Whether a ticket in the query will do for GET.
+    takes_tickets: bool,
     /// Who may call the methods that follow.
     access: Access,
     service: Arc<Service>,
@@ -81,7 +84,13 @@ pub(super) struct Resource {
 impl Resource {
     /// `{name}` in the path stands for a parameter.
     pub(super) fn new(path: &'static str, service: &Arc<Service>) -> Self {
-        Self { path, methods: Vec::new(), access: Access::Clients, service: Arc::clone(service) }
+        Self {
+            path,
+            methods: Vec::new(),
+            takes_tickets: false,
+            access: Access::Clients,
+            service: Arc::clone(service),
+        }
     }
 
     /// The methods that follow are for everybody, without a key.
@@ -105,6 +114,15 @@ impl Resource {
         R: Future<Output = Result<Response, Problem>> + Send + 'static,
     {
         self.on(Method::GET, handler)
+    }
+
+    /// A GET that takes a ticket (`?ticket=`) instead of a key.
+    pub(super) fn ticketed<F, R>(self, handler: F) -> Self
+    where
+        F: Fn(Call) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Response, Problem>> + Send + 'static,
+    {
+        Self { takes_tickets: true, ..self }.get(handler)
     }
 
     pub(super) fn post<F, R>(self, handler: F) -> Self
@@ -174,15 +192,24 @@ impl Resource {
             call.headers.remove(RANGE);
         }
         if let Some((_, access, handler)) = self.methods.iter().find(|(method, ..)| method == wanted) {
-            call.caller = authenticate(&self.service, &call.headers)?;
-            let name = call.caller.as_ref().map(|caller| CallerName(caller.client.as_str().to_owned()));
-            let answer = match guard(*access, call.caller.as_ref()) {
+            let ticket = if self.takes_tickets && method == Method::GET {
+                take_ticket(&call.headers, &mut call.query)
+            } else {
+                None
+            };
+            let caller = match ticket {
+                Some(ticket) => Some(redeem(&self.service, &ticket)?),
+                None => authenticate(&self.service, &call.headers)?,
+            };
+            call.caller.clone_from(&caller);
+            let answer = match admit(&self.service, *access, caller.as_ref()) {
                 Ok(()) => handler(call).await,
                 Err(problem) => Err(problem),
             };
             let mut response = answer.unwrap_or_else(Response::from);
-            if let Some(name) = name {
-                response.extensions_mut().insert(name);
+            if let Some(caller) = caller {
+                rate_limit::tell(response.headers_mut(), &self.service.allowances(&caller));
+                response.extensions_mut().insert(CallerName(caller.client.as_str().to_owned()));
             }
             return Ok(response);
         }
@@ -205,7 +232,30 @@ impl Resource {
 
 /// Who asks. A key that is given must be good, also where none is needed.
 fn authenticate(service: &Service, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
-    service.authenticate(bearer(headers)).map_err(|InvalidKey| Problem::unauthenticated(true))
+    service.authenticate(bearer(headers)).map_err(|InvalidKey| match service.count_bad_key() {
+        Ok(()) => Problem::unauthenticated(true),
+        Err(error) => error.into(),
+    })
+}
+
+/// The ticket in the query of a request without a key; the handler sees none of it.
+fn take_ticket(headers: &HeaderMap, query: &mut String) -> Option<String> {
+    if headers.contains_key(AUTHORIZATION) {
+        return None;
+    }
+    let ticket = query.split('&').find_map(|pair| pair.strip_prefix("ticket="))?.to_owned();
+    let rest: Vec<_> = query.split('&').filter(|pair| !pair.starts_with("ticket=")).collect();
+    *query = rest.join("&");
+    Some(ticket)
+}
+
+fn redeem(service: &Service, ticket: &str) -> Result<Caller, Problem> {
+    service.redeem(ticket).ok_or_else(|| match service.count_bad_key() {
+        Ok(()) => {
+            Problem::unauthenticated(true).with_detail("the ticket is unknown, was used, or has expired")
+        }
+        Err(error) => error.into(),
+    })
 }
 
 /// The token of the scheme Bearer (RFC 6750, section 2.1); other schemes are none.
@@ -215,7 +265,9 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| std::str::from_utf8(token).unwrap_or_default().trim())
 }
 
-fn guard(access: Access, caller: Option<&Caller>) -> Result<(), Problem> {
+/// Whether who asks may, and has not asked too often.
+fn admit(service: &Service, access: Access, caller: Option<&Caller>) -> Result<(), Problem> {
+    caller.map_or(Ok(()), |caller| service.count_request(caller))?;
     match caller {
         _ if access.admits(caller.map(|caller| caller.role)) => Ok(()),
         None => Err(Problem::unauthenticated(false)),
@@ -260,6 +312,23 @@ fn parts() -> impl Filter<Extract = (Parts,), Error = Rejection> + Clone {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ticket_is_taken_out_of_the_query() {
+        let take = |query: &str, headers: &HeaderMap| {
+            let mut query = query.to_owned();
+            (take_ticket(headers, &mut query), query)
+        };
+        let none = HeaderMap::new();
+        assert_eq!(
+            take("after=1&ticket=t&types=a", &none),
+            (Some("t".to_owned()), "after=1&types=a".to_owned())
+        );
+        assert_eq!(take("ticket=t", &none), (Some("t".to_owned()), String::new()));
+        assert_eq!(take("tickets=t", &none), (None, "tickets=t".to_owned()));
+        let keyed = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("Bearer dk_1"))]);
+        assert_eq!(take("ticket=t", &keyed), (None, "ticket=t".to_owned()));
+    }
 
     #[tokio::test]
     async fn what_has_begun_is_done_when_the_client_hangs_up() {

@@ -17,6 +17,8 @@ use super::body::Body;
 use super::problem::{Code, Problem};
 use super::query::Query;
 use crate::clock::Stopwatch;
+use crate::domain::client::Caller;
+use crate::service::quotas::{Exceeded, Meter};
 use crate::service::submit::{Fields, Received, Upload};
 use crate::service::{Service, ServiceError, Settings};
 
@@ -69,6 +71,7 @@ enum Form {
 pub(super) struct Head {
     form: Form,
     fields: Fields,
+    length: Option<u64>,
 }
 
 impl Head {
@@ -98,13 +101,18 @@ impl Head {
         if length.is_some_and(|length| length > longest) {
             return Err(Problem::payload_too_large(limit));
         }
-        Ok(Self { form, fields })
+        Ok(Self { form, fields, length })
     }
 
     /// Reads the body to its end.
-    pub(super) async fn receive(self, service: &Service, body: &mut Body) -> Result<Incoming, Problem> {
+    pub(super) async fn receive(
+        self,
+        service: &Service,
+        caller: &Caller,
+        body: &mut Body,
+    ) -> Result<Incoming, Problem> {
         let Settings { max_upload_bytes: limit, body_whole, .. } = *service.settings();
-        let source = Source::new(body, service.settings());
+        let source = Source::new(body, service.settings(), service.meter(caller, self.length)?);
         let whole = async {
             match self.form {
                 Form::Multipart { boundary } => multipart(service, source, boundary, limit).await,
@@ -120,12 +128,13 @@ struct Source<'a> {
     body: &'a mut Body,
     idle: Duration,
     pace: Pace,
+    meter: Meter<'a>,
 }
 
 impl<'a> Source<'a> {
-    fn new(body: &'a mut Body, settings: &Settings) -> Self {
+    fn new(body: &'a mut Body, settings: &Settings, meter: Meter<'a>) -> Self {
         let Settings { body_idle: idle, min_upload_rate: rate, upload_grace: grace, .. } = *settings;
-        Self { body, idle, pace: Pace { rate, grace, bytes: 0, waited: Duration::ZERO } }
+        Self { body, idle, meter, pace: Pace { rate, grace, bytes: 0, waited: Duration::ZERO } }
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, StreamFault>> {
@@ -138,7 +147,8 @@ impl<'a> Source<'a> {
             Ok(Some(Err(_))) => Some(Err(StreamFault::Broken)),
             Ok(Some(Ok(chunk))) => {
                 self.pace.bytes += chunk.len() as u64;
-                Some(Ok(chunk))
+                let counted = self.meter.count(chunk.len() as u64);
+                Some(counted.map(|()| chunk).map_err(StreamFault::Quota))
             }
         }
     }
@@ -260,7 +270,7 @@ fn counted(
 }
 
 /// Why the parser gets no more of the body; it hands this back inside its own error.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 enum StreamFault {
     #[error("the body came too slowly")]
     TooSlow,
@@ -268,13 +278,15 @@ enum StreamFault {
     Broken,
     #[error("a part header of more than {MAX_UNPARSED_BYTES} bytes")]
     Unparsed,
+    #[error(transparent)]
+    Quota(#[from] Exceeded),
 }
 
 fn malformed(error: &multer::Error) -> Problem {
     if let multer::Error::StreamReadFailed(cause) = error
         && let Some(fault) = cause.downcast_ref::<StreamFault>()
     {
-        return (*fault).into();
+        return fault.clone().into();
     }
     Problem::of(Code::MalformedMultipart).with_detail(error.to_string())
 }
@@ -283,6 +295,7 @@ impl From<StreamFault> for Problem {
     fn from(fault: StreamFault) -> Self {
         match fault {
             StreamFault::TooSlow => too_slow(),
+            StreamFault::Quota(exceeded) => ServiceError::QuotaExceeded(exceeded).into(),
             StreamFault::Broken | StreamFault::Unparsed => {
                 Self::of(Code::MalformedMultipart).with_detail(fault.to_string())
             }

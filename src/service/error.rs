@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::clients::ClientError;
+use super::quotas::Exceeded;
 use super::vault::VaultError;
 use crate::domain::attempt::{ErrorClass, Fault};
 use crate::domain::job::JobError;
@@ -115,6 +116,9 @@ pub enum ServiceError {
     /// The configuration has the signing secret.
     #[error("the signing secret is that of the configuration; change callbacks.signing_secret")]
     SecretConfigured,
+    /// A client has used what it may.
+    #[error(transparent)]
+    QuotaExceeded(Exceeded),
     /// A client was not changed.
     #[error(transparent)]
     Client(ClientError),

@@ -26,6 +26,9 @@ pub trait ClientStore {
 
     /// Up to `limit` clients behind `after`, by name.
     fn clients(&self, after: Option<&ClientId>, limit: usize) -> Vec<Arc<Client>>;
+
+    /// How many jobs of a client wait for a worker; counted up to `most`.
+    async fn waiting_of(&self, client: &ClientId, most: u64) -> Result<u64, StoreError>;
 }
 
 /// All clients, by name and by key.

@@ -12,6 +12,7 @@
     reason = "a test that meets the unexpected fails on the spot, and nothing here is anyone's interface"
 )]
 
+mod access;
 mod access_log;
 mod backup;
 mod bad_input;
@@ -19,6 +20,7 @@ mod bounds;
 mod callback_fields;
 mod callbacks;
 mod cli;
+mod clients_cli;
 mod conditional;
 mod connections;
 mod cors;

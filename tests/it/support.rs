@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+pub mod access;
 pub mod imaging;
 pub mod origin;
 pub mod picture;
@@ -47,7 +48,8 @@ fn config_of(folder: &Path, flags: Flags<'_>, file: Option<PathBuf>) -> Config {
     let fixed =
         [("server.listen", "127.0.0.1:0".to_owned()), ("storage.data_dir", folder.display().to_string())];
     // Lists are read from the environment alone.
-    let (lists, flags): (Vec<_>, Vec<_>) = flags.iter().partition(|(key, _)| key.ends_with("_hosts") || key.ends_with("_origins"));
+    let (lists, flags): (Vec<_>, Vec<_>) =
+        flags.iter().partition(|(key, _)| key.ends_with("_hosts") || key.ends_with("_origins"));
     let variable = |key: &str| format!("DARKROOM_{}", key.to_uppercase().replace('.', "__"));
     let environment = lists.iter().map(|(key, value)| (variable(key), (*value).to_owned())).collect();
     let flags = fixed.into_iter().chain(flags.iter().map(|(key, value)| (*key, (*value).to_owned())));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use darkroom::blobs::{Blobs, ORIGINAL};
 use darkroom::clock::{Clock, entropy};
-use darkroom::domain::client::Caller;
+use darkroom::domain::client::{Caller, ClientLimits};
 use darkroom::domain::id::JobId;
 use darkroom::domain::image::{Limits, Presets};
 use darkroom::domain::job::{Job, JobStatus};
@@ -93,6 +93,7 @@ fn settings() -> Settings {
     let retry = RetryPolicy { initial: SECOND, multiplier: 2.0, max_delay: 60 * SECOND, max_attempts: 3 };
     Settings {
         dev: true,
+        limits_of_clients: ClientLimits::default(),
         signing_secret_file: "signing-secret".into(),
         encryption_key_file: "encryption-key".into(),
         base_url: String::new(),

@@ -258,6 +258,10 @@ impl ClientStore for Reopening {
     fn clients(&self, after: Option<&ClientId>, limit: usize) -> Vec<Arc<Client>> {
         self.inner().clients(after, limit)
     }
+
+    async fn waiting_of(&self, client: &ClientId, most: u64) -> Result<u64, StoreError> {
+        self.read(async move |store| store.waiting_of(client, most).await).await
+    }
 }
 
 #[async_trait]

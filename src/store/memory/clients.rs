@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::MemoryStore;
 use crate::domain::api_key::KeyHash;
 use crate::domain::client::{Client, ClientId};
+use crate::domain::job::{Job, JobStatus};
 use crate::store::{ClientStore, StoreError};
 
 #[async_trait]
@@ -36,5 +37,10 @@ impl ClientStore for MemoryStore {
         let books = self.lock();
         let behind = books.clients.values().filter(|client| after.is_none_or(|after| client.name > *after));
         behind.take(limit).cloned().map(Arc::new).collect()
+    }
+
+    async fn waiting_of(&self, client: &ClientId, most: u64) -> Result<u64, StoreError> {
+        let waits = |job: &&Job| job.client == *client && job.status == JobStatus::Queued;
+        self.read(|books| (books.jobs.values().filter(waits).count() as u64).min(most))
     }
 }

@@ -9,6 +9,7 @@ use super::writer::{Durability, Shared};
 use super::{SledStore, keys, records};
 use crate::domain::api_key::KeyHash;
 use crate::domain::client::{Client, ClientId};
+use crate::domain::job::{JobStatus, Priority};
 use crate::store::clients::Directory;
 use crate::store::{ClientStore, StoreError};
 
@@ -37,6 +38,20 @@ impl ClientStore for SledStore {
 
     fn clients(&self, after: Option<&ClientId>, limit: usize) -> Vec<Arc<Client>> {
         read(&self.shared, |clients| clients.list(after, limit))
+    }
+
+    async fn waiting_of(&self, client: &ClientId, most: u64) -> Result<u64, StoreError> {
+        // Those that are ready lie in the client's stretch of the queue, and all others in its list.
+        let list = keys::job_list_prefix(client, false, Some(JobStatus::Queued));
+        let queue = Priority::ALL.map(|priority| keys::job_ready_prefix(client, priority));
+        let ranges: Vec<_> =
+            [list].iter().chain(&queue).map(|prefix| keys::ids(prefix, None, None)).collect();
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        self.read(move |shared| {
+            let entries = ranges.into_iter().flat_map(|range| shared.engine.scan(range)).take(most);
+            entries.into_iter().try_fold(0, |count, entry| entry.map(|_| count + 1))
+        })
+        .await
     }
 }
 
