@@ -24,6 +24,7 @@ pub mod imaging;
 pub mod origin;
 pub mod picture;
 pub mod process;
+pub mod raw;
 pub mod receiver;
 
 /// No wait in a test is longer: far beyond what any of them takes, also on a busy machine.
@@ -47,7 +48,8 @@ fn config_of(folder: &Path, flags: Flags<'_>, file: Option<PathBuf>) -> Config {
     let fixed =
         [("server.listen", "127.0.0.1:0".to_owned()), ("storage.data_dir", folder.display().to_string())];
     // Lists are read from the environment alone.
-    let (lists, flags): (Vec<_>, Vec<_>) = flags.iter().partition(|(key, _)| key.ends_with("_hosts") || key.ends_with("_origins"));
+    let (lists, flags): (Vec<_>, Vec<_>) =
+        flags.iter().partition(|(key, _)| key.ends_with("_hosts") || key.ends_with("_origins"));
     let variable = |key: &str| format!("DARKROOM_{}", key.to_uppercase().replace('.', "__"));
     let environment = lists.iter().map(|(key, value)| (variable(key), (*value).to_owned())).collect();
     let flags = fixed.into_iter().chain(flags.iter().map(|(key, value)| (*key, (*value).to_owned())));
