@@ -12,6 +12,7 @@
     reason = "a test that meets the unexpected fails on the spot, and nothing here is anyone's interface"
 )]
 
+mod abuse;
 mod access;
 mod access_log;
 mod backup;
@@ -40,6 +41,7 @@ mod lifecycle;
 mod listen;
 mod operating;
 mod pictures;
+mod problems;
 mod queue;
 mod replays;
 mod restart;

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::bad_input::assert_both_headers;
+use crate::support::raw;
 use crate::support::{App, bounded, picture, text};
 
 #[tokio::test]
@@ -31,6 +32,30 @@ async fn every_answer_has_its_time_and_its_id() {
     }
     let own = app.http.get(app.url("/")).header("x-request-id", "trace-1").send().await.unwrap();
     assert_eq!(own.headers()["x-request-id"], "trace-1");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn each_kind_of_answer_has_both_headers_on_the_wire() {
+    let app = App::start().await;
+    let picture = picture::jpeg(20, 20);
+    let ask = async |head: &str, body: &[u8], status: u16| {
+        let answer = raw::exchange(&app.address(), head, body).await;
+        assert_eq!(answer.status, status, "{head}");
+        assert_both_headers(&answer.headers);
+        answer
+    };
+    let accepted = ask("POST /v1/jobs HTTP/1.1\nContent-Type: image/jpeg", &picture, 202).await;
+    let job: serde_json::Value = serde_json::from_slice(&accepted.body).unwrap();
+    let job = format!("/v1/jobs/{}", text(&job, "/id"));
+    let original = format!("GET {job}/artifacts/original HTTP/1.1");
+    let etag = ask(&original, b"", 200).await.headers["etag"].to_str().unwrap().to_owned();
+    assert_eq!(ask(&format!("{original}\nRange: bytes=0-9"), b"", 206).await.body.len(), 10);
+    assert_eq!(ask(&format!("{original}\nIf-None-Match: {etag}"), b"", 304).await.body, b"");
+    assert_eq!(ask(&format!("HEAD {job} HTTP/1.1"), b"", 200).await.body, b"");
+    assert_eq!(ask(&format!("HEAD {job}/nothing HTTP/1.1"), b"", 404).await.body, b"");
+    ask(&format!("OPTIONS {job} HTTP/1.1"), b"", 204).await;
+    ask(&format!("DELETE {job} HTTP/1.1"), b"", 204).await;
     app.stop().await;
 }
 

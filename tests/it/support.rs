@@ -25,6 +25,7 @@ pub mod imaging;
 pub mod origin;
 pub mod picture;
 pub mod process;
+pub mod raw;
 pub mod receiver;
 
 /// No wait in a test is longer: far beyond what any of them takes, also on a busy machine.
