@@ -26,6 +26,7 @@ pub mod books;
 pub mod clients;
 pub mod deliver;
 pub mod deliveries;
+mod drain;
 pub mod error;
 pub mod fetch;
 pub mod handshake;
@@ -138,6 +139,9 @@ pub struct Service {
     stopping: CancellationToken,
     tasks: TaskTracker,
     waiters: Semaphore,
+    /// A job looks other than it did, without an event that tells so.
+    changed: Notify,
+    drain: drain::Drain,
     replays_changed: Notify,
     trials: Semaphore,
     quotas: quotas::Quotas,
@@ -165,6 +169,8 @@ impl Service {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             waiters: Semaphore::new(wait::MAX_WAITERS),
+            changed: Notify::new(),
+            drain: drain::Drain::default(),
             replays_changed: Notify::new(),
             tickets: tickets::Tickets::default(),
             quotas: quotas::Quotas::new(settings.limits_of_clients, clock.now()),
@@ -248,6 +254,7 @@ impl Service {
         if let Some(running) = self.running().get_mut(&job) {
             running.progress = Some(progress);
         }
+        self.changed.notify_waiters();
     }
 
     /// Work on a job begins; the token is cancelled when the job is called off.
@@ -259,6 +266,7 @@ impl Service {
 
     fn end(&self, job: JobId) {
         self.running().remove(&job);
+        self.changed.notify_waiters();
     }
 
     /// Tells the work on a job, if it runs here, that it was called off.

@@ -35,8 +35,8 @@ pub mod transfer;
 pub use clients::ClientStore;
 pub(crate) use query::replayed;
 pub use query::{
-    DeliveryPage, DeliveryQuery, DestinationStatus, FetchRoom, JobPage, JobQuery, Ledger, ReplayAction,
-    StartedReplay,
+    DeliveryPage, DeliveryQuery, DestinationStatus, FetchRoom, JobAction, JobPage, JobQuery, Ledger,
+    ReplayAction, StartedReplay,
 };
 pub use transfer::{Export, Import, Record};
 
@@ -114,17 +114,18 @@ pub trait Store: ClientStore + Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Job, StoreError>;
 
-    /// Calls a job off: a queued one is cancelled, a running one is asked to stop.
-    async fn cancel_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError>;
+    /// Does what somebody asked for to a job; if its revision is none of those expected, [`StoreError::Outdated`].
+    async fn change_job(
+        &self,
+        id: JobId,
+        action: JobAction,
+        expected: Option<Vec<u64>>,
+        now: Timestamp,
+    ) -> Result<Job, StoreError>;
 
-    /// Queues a job again that failed or was cancelled.
-    async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError>;
-
-    /// Hides a job from lists until it is restored or purged, and cancels it unless it has ended.
-    async fn delete_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError>;
-
-    /// Takes a deletion back.
-    async fn restore_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError>;
+    /// How many jobs are taken up before this one while each client takes its turns, counted up to `limit`; `None` if it
+    /// does not wait for a turn.
+    async fn ahead_of(&self, id: JobId, limit: usize) -> Result<Option<usize>, StoreError>;
 
     /// Takes up to `limit` deliveries that are due, each with its event: one destination after another, as many of each
     /// as it may have in flight, and of its own first attempts before retries. A claim ends with the process.

@@ -4,7 +4,9 @@ use std::ops::RangeInclusive;
 
 use headers::{ETag, HeaderMapExt as _, IfNoneMatch, IfRange};
 use http::HeaderMap;
-use http::header::{IF_RANGE, RANGE};
+use http::header::{IF_MATCH, IF_RANGE, RANGE};
+
+use crate::domain::id::JobId;
 
 /// What a request asks for of a representation.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,6 +24,27 @@ pub(super) fn not_modified(request: &HeaderMap, etag: &str) -> bool {
     let condition = request.typed_get::<IfNoneMatch>();
     etag.parse::<ETag>()
         .is_ok_and(|etag| condition.is_some_and(|condition| !condition.precondition_passes(&etag)))
+}
+
+/// The revisions of a job at which `If-Match` lets it be changed; `None`: any. Its entity tag may say more, such as
+/// the live progress, which is no change that could be lost.
+pub(super) fn expected_revisions(request: &HeaderMap, job: JobId) -> Option<Vec<u64>> {
+    let lines: Vec<_> = request.get_all(IF_MATCH).iter().collect();
+    if lines.is_empty() {
+        return None;
+    }
+    let (prefix, mut revisions) = (format!("\"{job}-"), Vec::new());
+    for line in lines {
+        // No entity tag of ours has a comma.
+        for tag in line.to_str().unwrap_or_default().split(',').map(str::trim) {
+            if tag == "*" {
+                return None;
+            }
+            let rest = tag.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix('"'));
+            revisions.extend(rest.and_then(|rest| number(rest.split('-').next().unwrap_or_default())));
+        }
+    }
+    Some(revisions)
 }
 
 /// The part that is asked for of so many bytes. Several ranges at once are answered with the whole, as is
@@ -138,6 +161,19 @@ mod tests {
         assert_eq!(with("\"abc\""), Part::Bytes(2..=5));
         for other in ["\"abd\"", "W/\"abc\"", "Sat, 21 Nov 2026 09:00:00 GMT", "abc", ""] {
             assert_eq!(with(other), Part::Whole, "{other}");
+        }
+    }
+
+    #[test]
+    fn if_match_names_revisions_of_this_job_alone() {
+        let (job, other) = (JobId::from_bytes([1; 16]), JobId::from_bytes([2; 16]));
+        let expected = |value: &str| expected_revisions(&request(&[(IF_MATCH, value)]), job);
+        assert_eq!(expected_revisions(&HeaderMap::new(), job), None);
+        assert_eq!(expected("*"), None);
+        let several = format!("\"{job}-3\", \"{job}-4-66resize\", \"{job}-5-sending\", \"{other}-6\"");
+        assert_eq!(expected(&several), Some(vec![3, 4, 5]));
+        for none in ["", "x", &format!("W/\"{job}-3\""), &format!("\"{job}-\""), &format!("{job}-3")] {
+            assert_eq!(expected(none), Some(Vec::new()), "{none}");
         }
     }
 

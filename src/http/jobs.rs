@@ -1,10 +1,11 @@
 //! Jobs: submit, show, list, and their pictures.
 
 use std::io::SeekFrom;
+use std::time::Duration;
 
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    LOCATION, RETRY_AFTER,
+    IF_NONE_MATCH, LOCATION, RETRY_AFTER, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
@@ -15,7 +16,7 @@ use warp::reply::Response;
 use super::conditional::{Part, not_modified, part};
 use super::log::trace_parent;
 use super::page::Page;
-use super::prefer::{self, PREFERENCE_APPLIED};
+use super::prefer::{self, PREFERENCE_APPLIED, Preferences};
 use super::problem::{Code, Problem};
 use super::query::{Query, invalid};
 use super::represent::{insert, json};
@@ -33,8 +34,6 @@ use crate::service::view::{LinkBuilder, download_name};
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(super) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
-/// When a client may look at an unfinished job again, in seconds.
-const POLL_AFTER: u64 = 1;
 /// Read at once from a picture on its way out.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -73,24 +72,35 @@ pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
     };
     drop((key_in_use, place));
     // The job is accepted whatever comes of the wait.
-    let waited = wait_for_end(&call, accepted.id).await.unwrap_or_default();
-    let (job, applied) = waited.unzip();
-    let mut response = represent(&call, &job.unwrap_or(accepted), StatusCode::ACCEPTED);
+    let mut granted = Preferences::read(&call.headers);
+    let waited = wait(&call, accepted.id, granted.wait, |job| job.status.is_terminal()).await.ok().flatten();
+    granted.wait = granted.wait.filter(|_| waited.is_some());
+    let just_accepted = waited.is_none() && !replayed;
+    let mut response =
+        represent_as(&call, &waited.unwrap_or(accepted), just_accepted, StatusCode::ACCEPTED).await;
     let headers = response.headers_mut();
     headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static(if replayed { "true" } else { "false" }));
-    headers.extend(applied.map(|applied| (PREFERENCE_APPLIED, applied)));
+    headers.insert(VARY, prefer::VARY_BY);
+    headers.extend(granted.applied().map(|applied| (PREFERENCE_APPLIED, applied)));
     Ok(response)
 }
 
-/// `GET /v1/jobs/{id}`
+/// `GET /v1/jobs/{id}`: with `Prefer: wait` at its end; with `If-None-Match` too, once it is another than the client has.
 pub(super) async fn show(call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
     let id = job_id(&call)?;
-    let (job, applied) = match wait_for_end(&call, id).await? {
-        Some((job, applied)) => (job, Some(applied)),
-        None => (call.service.job(call.caller()?, id).await?, None),
+    // It is answered when all is done, or as much as there is.
+    let mut granted = Preferences { respond_async: false, ..Preferences::read(&call.headers) };
+    let is_known = |job: &Job| not_modified(&call.headers, &call.service.view_job(job, call.reader()).etag());
+    let is_poll = call.headers.contains_key(IF_NONE_MATCH);
+    let wanted = |job: &Job| if is_poll { !is_known(job) } else { job.status.is_terminal() };
+    let waited = wait(&call, id, granted.wait, wanted).await?;
+    granted.wait = granted.wait.filter(|_| waited.is_some());
+    let job = match waited {
+        Some(job) => job,
+        None => call.service.job(call.caller()?, id).await?,
     };
-    let mut response = represent(&call, &job, StatusCode::OK);
+    let mut response = represent(&call, &job, StatusCode::OK).await;
     let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).unwrap_or_default();
     if not_modified(&call.headers, etag) {
         let mut headers = std::mem::take(response.headers_mut());
@@ -98,17 +108,24 @@ pub(super) async fn show(call: Call) -> Result<Response, Problem> {
         response = unchanged();
         *response.headers_mut() = headers;
     }
+    let headers = response.headers_mut();
     // Kept, it saves sending it again, and is asked about each time.
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    response.headers_mut().extend(applied.map(|applied| (PREFERENCE_APPLIED, applied)));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(VARY, prefer::VARY_BY);
+    headers.extend(granted.applied().map(|applied| (PREFERENCE_APPLIED, applied)));
     Ok(response)
 }
 
-/// The job at its end, or as it is after as long as the client prefers to wait for it; and that this was granted.
-async fn wait_for_end(call: &Call, id: JobId) -> Result<Option<(Job, HeaderValue)>, Problem> {
-    let Some(wait) = prefer::wait(&call.headers) else { return Ok(None) };
-    let job = call.service.finished_job(call.caller()?, id, wait).await?;
-    Ok(job.map(|job| (job, prefer::applied(wait))))
+/// The job once it is as `wanted`, or as it is after as long as the client prefers to wait. `None` if it does not, or
+/// too many do.
+async fn wait(
+    call: &Call,
+    id: JobId,
+    wait: Option<Duration>,
+    wanted: impl Fn(&Job) -> bool + Send + Sync,
+) -> Result<Option<Job>, Problem> {
+    let Some(wait) = wait else { return Ok(None) };
+    Ok(call.service.awaited_job(call.caller()?, id, wait, wanted).await?)
 }
 
 /// The filters of a list of jobs; links to other pages carry them on.
@@ -197,7 +214,11 @@ pub(super) fn job_id(call: &Call) -> Result<JobId, Problem> {
 }
 
 /// A job, with the headers that go with its state.
-pub(super) fn represent(call: &Call, job: &Job, status: StatusCode) -> Response {
+pub(super) async fn represent(call: &Call, job: &Job, status: StatusCode) -> Response {
+    represent_as(call, job, false, status).await
+}
+
+async fn represent_as(call: &Call, job: &Job, just_accepted: bool, status: StatusCode) -> Response {
     let view = call.service.view_job(job, call.reader());
     let mut response = json(&view);
     *response.status_mut() = status;
@@ -206,8 +227,8 @@ pub(super) fn represent(call: &Call, job: &Job, status: StatusCode) -> Response 
     if status == StatusCode::ACCEPTED {
         insert(headers, LOCATION, view.href());
     }
-    if !job.status.is_terminal() {
-        headers.insert(RETRY_AFTER, HeaderValue::from(POLL_AFTER));
+    if let Some(after) = call.service.poll_after(job, just_accepted).await {
+        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs()));
     }
     response
 }

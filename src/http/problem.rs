@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_RANGE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode, StatusCode as S};
 use serde::Serialize;
 use warp::reply::Response;
@@ -59,6 +59,10 @@ pub(super) enum Code {
     Unauthenticated,
     Forbidden,
     QuotaExceeded,
+    PreconditionFailed,
+    MissingFilter,
+    LinkInvalid,
+    LinkExpired,
 }
 
 /// What a problem's page says, and its documents.
@@ -72,7 +76,7 @@ pub(super) struct Row {
 
 /// The catalogue, in the order of [`Code`].
 #[rustfmt::skip]
-pub(super) const CATALOGUE: [Row; 34] = [
+pub(super) const CATALOGUE: [Row; 38] = [
     Row { code: Code::NotLocal, status: S::FORBIDDEN, slug: "not-local", title: "The request is not from this machine to this machine",
           advice: "Without API keys, only requests whose Host and Origin are localhost are answered; server.public_base_url names another host." },
     Row { code: Code::RouteNotFound, status: S::NOT_FOUND, slug: "route-not-found", title: "There is nothing at this URL",
@@ -141,6 +145,14 @@ pub(super) const CATALOGUE: [Row; 34] = [
           advice: "The API key is good, and its client may not do this. _links show what it may." },
     Row { code: Code::QuotaExceeded, status: S::TOO_MANY_REQUESTS, slug: "quota-exceeded", title: "The client has used what it may",
           advice: "Repeat the request after Retry-After; violated-policies names the quota, RateLimit says what is left of those of a minute." },
+    Row { code: Code::PreconditionFailed, status: S::PRECONDITION_FAILED, slug: "precondition-failed", title: "It is not as the request expects it",
+          advice: "ETag is its entity tag now; fetch it, decide anew, and send that in If-Match." },
+    Row { code: Code::MissingFilter, status: S::BAD_REQUEST, slug: "missing-filter", title: "What is meant is not said",
+          advice: "Give at least one filter; dry_run=true shows what it matches." },
+    Row { code: Code::LinkInvalid, status: S::FORBIDDEN, slug: "link-invalid", title: "The signature of the link is wrong",
+          advice: "Use the link as it was given, to its last character." },
+    Row { code: Code::LinkExpired, status: S::GONE, slug: "link-expired", title: "The link has ended",
+          advice: "Whoever has an API key can make another: POST /v1/jobs/{id}/links." },
 ];
 
 impl Code {
@@ -248,6 +260,11 @@ impl Problem {
         }
     }
 
+    fn precondition_failed(etag: &str) -> Self {
+        let header = HeaderValue::try_from(etag).ok();
+        Self { header: header.map(|value| Box::new((ETAG, value))), ..Self::of(Code::PreconditionFailed) }
+    }
+
     /// A URL where nothing goes, and what stands against it.
     fn rejected(code: Code, reason: &'static str) -> Self {
         Self { extension: Some(Extension::Reason(reason)), ..Self::of(code) }
@@ -297,7 +314,15 @@ impl From<ServiceError> for Problem {
         let detail = error.to_string();
         let when_full = |code| Self::of(code).with_detail(detail.clone()).retry_after(RETRY_WHEN_FULL);
         let code = match &error {
-            ServiceError::QueueFull { .. } => return when_full(Code::QueueFull),
+            ServiceError::QueueFull { retry_after, .. } => {
+                let wait = retry_after.unwrap_or(RETRY_WHEN_FULL);
+                return Self::of(Code::QueueFull).with_detail(detail).retry_after(wait);
+            }
+            ServiceError::PreconditionFailed { etag } => {
+                return Self::precondition_failed(etag).with_detail(detail);
+            }
+            ServiceError::LinkInvalid => Code::LinkInvalid,
+            ServiceError::LinkExpired(_) => Code::LinkExpired,
             ServiceError::TooManyTrials { .. } => return when_full(Code::TooManyTrials),
             ServiceError::TooManyUploads { .. } => return when_full(Code::TooManyUploads),
             ServiceError::Stopping => return when_full(Code::Stopping),

@@ -76,6 +76,7 @@ impl Service {
             self.store.settle_delivery(delivery.id, delivery.token(), attempt, verdict, now)
         })
         .await?;
+        self.changed.notify_waiters();
         Ok(())
     }
 

@@ -38,6 +38,8 @@ pub enum ServiceError {
         what: &'static str,
         /// How many may wait.
         capacity: u64,
+        /// When there may be room, if that is known.
+        retry_after: Option<Duration>,
     },
     /// As many uploads are under way as may be.
     #[error("{limit} uploads are under way, which is as many as may be")]
@@ -60,6 +62,18 @@ pub enum ServiceError {
     /// The request's fields are wrong.
     #[error("the request has invalid fields")]
     Invalid(Vec<FieldError>),
+    /// The job is at another revision than the client knows.
+    #[error("the job was changed since, or If-Match names another")]
+    PreconditionFailed {
+        /// Its entity tag now.
+        etag: String,
+    },
+    /// What a link is signed with is not ours.
+    #[error("the link was changed, or is not one of this service")]
+    LinkInvalid,
+    /// A signed link leads nowhere any more.
+    #[error("{0}")]
+    LinkExpired(&'static str),
     /// The callback URL is not one that callbacks may go to.
     #[error("{0}")]
     CallbackRefused(#[from] Refused),

@@ -59,7 +59,7 @@ impl Lane {
                 Err(now) => receiving = now,
             }
         }
-        Err(ServiceError::QueueFull { what: self.what, capacity: self.capacity })
+        Err(ServiceError::QueueFull { what: self.what, capacity: self.capacity, retry_after: None })
     }
 }
 
@@ -86,7 +86,13 @@ impl Service {
     /// Reserves room for one job that brings its picture, before its body is read.
     pub fn reserve(&self) -> Result<Slot, ServiceError> {
         self.check_intake()?;
-        self.intake.uploads.reserve(|| self.store.waiting().work)
+        self.intake.uploads.reserve(|| self.store.waiting().work).map_err(|error| match error {
+            ServiceError::QueueFull { what, capacity, .. } => {
+                let retry_after = self.drain.wait_for(1, self.clock.now());
+                ServiceError::QueueFull { what, capacity, retry_after }
+            }
+            error => error,
+        })
     }
 
     /// The same for one whose picture is to be fetched.

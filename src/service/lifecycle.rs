@@ -1,10 +1,12 @@
 //! What clients and operators do to a job that is there: call it off, try it again, delete, restore; and pause the queue.
 
+use super::view::Reader;
 use super::{Service, ServiceError};
 use crate::domain::client::Caller;
 use crate::domain::id::JobId;
 use crate::domain::job::{Job, JobStatus};
-pub use crate::store::{Paused, Waiting};
+use crate::store::StoreError;
+pub use crate::store::{JobAction, Paused, Waiting};
 
 /// Where pictures are worked on.
 #[derive(Debug)]
@@ -23,32 +25,26 @@ impl Service {
         ImagingState { walls, memory: self.imaging.budget().usage() }
     }
 
-    /// Calls a job off: a queued one is cancelled, a running one is asked to stop at its next step.
-    pub async fn cancel_job(&self, caller: &Caller, id: JobId) -> Result<Job, ServiceError> {
+    /// Does something to a job; if `at` names revisions, only while the job has one of them.
+    pub async fn change_job(
+        &self,
+        caller: &Caller,
+        id: JobId,
+        action: JobAction,
+        at: Option<Vec<u64>>,
+    ) -> Result<Job, ServiceError> {
         self.job(caller, id).await?;
-        let job = self.store.cancel_job(id, self.clock.now()).await?;
+        let job = match self.store.change_job(id, action, at, self.clock.now()).await {
+            Err(StoreError::Outdated) => {
+                let job = self.job(caller, id).await?;
+                let etag = self.view_job(&job, Reader::of_events(&self.settings.base_url)).etag();
+                return Err(ServiceError::PreconditionFailed { etag });
+            }
+            changed => changed?,
+        };
         self.stop_running(&job);
+        self.changed.notify_waiters();
         Ok(job)
-    }
-
-    /// Queues a job again that failed or was cancelled.
-    pub async fn retry_job(&self, caller: &Caller, id: JobId) -> Result<Job, ServiceError> {
-        self.job(caller, id).await?;
-        Ok(self.store.retry_job(id, self.clock.now()).await?)
-    }
-
-    /// Hides a job from lists until it is restored or purged, and cancels it unless it has ended.
-    pub async fn delete_job(&self, caller: &Caller, id: JobId) -> Result<Job, ServiceError> {
-        self.job(caller, id).await?;
-        let job = self.store.delete_job(id, self.clock.now()).await?;
-        self.stop_running(&job);
-        Ok(job)
-    }
-
-    /// Takes a deletion back.
-    pub async fn restore_job(&self, caller: &Caller, id: JobId) -> Result<Job, ServiceError> {
-        self.job(caller, id).await?;
-        Ok(self.store.restore_job(id, self.clock.now()).await?)
     }
 
     /// Stops or continues taking jobs in, and working on them. It outlasts the process.
@@ -70,7 +66,7 @@ impl Service {
     }
 
     /// Tells the work on this job, if it runs here, that it was called off; elsewhere its next heartbeat does.
-    fn stop_running(&self, job: &Job) {
+    pub(super) fn stop_running(&self, job: &Job) {
         if job.status == JobStatus::Processing && job.cancel_requested_at.is_some() {
             self.call_off(job.id);
         }

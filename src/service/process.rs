@@ -82,6 +82,10 @@ impl Service {
             Ok(job) => {
                 let code = job.error.as_ref().map(|error| error.code.as_str());
                 tracing::info!(job = %job.id, status = job.status.as_str(), attempt = job.attempt, code, "job");
+                if job.status.is_terminal() {
+                    self.drain.ended(self.clock.now(), self.store.waiting().work > 0);
+                }
+                self.changed.notify_waiters();
             }
             // Its lease runs out, and it is tried again.
             Err(error) => {

@@ -1,4 +1,4 @@
-//! Waiting for a job's end, instead of asking again and again.
+//! Waiting for what becomes of a job, instead of asking again and again.
 
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ pub(super) const MAX_WAITERS: usize = 1024;
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 impl Service {
-    /// The job once its story is over; or as it is when `limit` is up or the service stops. `None` when too many
-    /// wait already.
-    pub async fn finished_job(
+    /// The job once it is as `wanted`; or as it is when `limit` is up or the service stops. `None` when too many wait
+    /// already.
+    pub async fn awaited_job(
         &self,
         caller: &Caller,
         id: JobId,
         limit: Duration,
+        wanted: impl Fn(&Job) -> bool + Send + Sync,
     ) -> Result<Option<Job>, ServiceError> {
         let Ok(_place) = self.waiters.try_acquire() else { return Ok(None) };
         // Before the first look, so that no event between the two is missed.
@@ -31,16 +32,21 @@ impl Service {
         let over = sleep(limit);
         tokio::pin!(over);
         loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
             let job = self.job(caller, id).await?;
-            if job.status.is_terminal() || over.is_elapsed() || !self.is_ready() {
+            if wanted(&job) || over.is_elapsed() || !self.is_ready() {
                 return Ok(Some(job));
             }
-            let event = async {
-                looks.tick().await;
-                events.changed().await
-            };
             tokio::select! {
-                _ = event => {}
+                () = &mut over => continue,
+                () = self.stopping.cancelled() => continue,
+                _ = events.changed() => {}
+                () = changed => {}
+            }
+            tokio::select! {
+                _ = looks.tick() => {}
                 () = &mut over => {}
                 () = self.stopping.cancelled() => {}
             }

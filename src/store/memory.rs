@@ -16,8 +16,8 @@ use self::books::Books;
 use self::transfer::{MemoryExport, MemoryImport};
 use super::{
     Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, FetchRoom, Garbage, Idempotency,
-    Import, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay,
-    Store, StoreError, Submission, Submitted, Waiting,
+    Import, JobAction, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals,
+    StartedReplay, Store, StoreError, Submission, Submitted, Waiting,
 };
 use crate::domain::client::ClientId;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState, Verdict};
@@ -172,20 +172,18 @@ impl Store for MemoryStore {
         self.step(|books| books.finish(id, token, ending, now).map(|job| books.shown(&job)))
     }
 
-    async fn cancel_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| books.cancel(id, now).map(|job| books.shown(&job)))
+    async fn change_job(
+        &self,
+        id: JobId,
+        action: JobAction,
+        expected: Option<Vec<u64>>,
+        now: Timestamp,
+    ) -> Result<Job, StoreError> {
+        self.step(|books| books.change(id, action, expected.as_deref(), now).map(|job| books.shown(&job)))
     }
 
-    async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| books.retry(id, now).map(|job| books.shown(&job)))
-    }
-
-    async fn delete_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| books.delete(id, now).map(|job| books.shown(&job)))
-    }
-
-    async fn restore_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(|books| books.restore(id, now).map(|job| books.shown(&job)))
+    async fn ahead_of(&self, id: JobId, limit: usize) -> Result<Option<usize>, StoreError> {
+        Ok(self.lock().ahead_of(id).map(|ahead| ahead.min(limit)))
     }
 
     async fn claim_deliveries(

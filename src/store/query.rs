@@ -158,6 +158,19 @@ pub enum StartedReplay {
     KeyReused,
 }
 
+/// What is done to a job that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobAction {
+    /// It is called off: a queued one is cancelled, a running one is asked to stop.
+    Cancel,
+    /// One that failed or was cancelled is queued again.
+    Retry,
+    /// It is hidden from lists until it is restored or purged, and cancelled unless it has ended.
+    Delete,
+    /// Its deletion is taken back.
+    Restore,
+}
+
 /// What is done to a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayAction {

@@ -26,8 +26,8 @@ use self::tx::Tx;
 use self::writer::{Durability, Shared, Writer};
 use super::{
     Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, FetchRoom, Garbage, Idempotency,
-    Import, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals, StartedReplay,
-    Store, StoreError, Submission, Submitted, Waiting,
+    Import, JobAction, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals,
+    StartedReplay, Store, StoreError, Submission, Submitted, Waiting,
 };
 use crate::domain::client::ClientId;
 use crate::domain::delivery::{Attempt, Delivery, Verdict};
@@ -56,6 +56,7 @@ mod purge;
 mod records;
 mod replays;
 mod space;
+mod turns;
 mod tx;
 mod upgrade;
 mod watchdog;
@@ -235,24 +236,19 @@ impl Store for SledStore {
         self.shown(job)
     }
 
-    async fn cancel_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        let job = self.writer.write(Durability::Synced, move |tx| jobs::cancel(tx, id, now)).await?;
-        self.shown(job)
+    async fn change_job(
+        &self,
+        id: JobId,
+        action: JobAction,
+        expected: Option<Vec<u64>>,
+        now: Timestamp,
+    ) -> Result<Job, StoreError> {
+        let step = move |tx: &mut Tx<'_>| jobs::change(tx, id, action, expected.as_deref(), now);
+        self.shown(self.writer.write(Durability::Synced, step).await?)
     }
 
-    async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        let job = self.writer.write(Durability::Synced, move |tx| jobs::retry(tx, id, now)).await?;
-        self.shown(job)
-    }
-
-    async fn delete_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        let job = self.writer.write(Durability::Synced, move |tx| jobs::delete(tx, id, now)).await?;
-        self.shown(job)
-    }
-
-    async fn restore_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        let job = self.writer.write(Durability::Synced, move |tx| jobs::restore(tx, id, now)).await?;
-        self.shown(job)
+    async fn ahead_of(&self, id: JobId, limit: usize) -> Result<Option<usize>, StoreError> {
+        self.read(move |shared| turns::ahead_of(&shared.engine, id, limit)).await
     }
 
     async fn claim_deliveries(

@@ -21,7 +21,9 @@ use darkroom::domain::retry::RetryOverride;
 use darkroom::domain::secret::SigningSecret;
 use darkroom::notify::webhook::signature;
 use darkroom::store::sled::{Options, SledStore};
-use darkroom::store::{Ending, Idempotency, JobQuery, Paused, Policy, Record, Store, StoreError, Submission};
+use darkroom::store::{
+    Ending, Idempotency, JobAction, JobQuery, Paused, Policy, Record, Store, StoreError, Submission,
+};
 use reqwest::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -269,7 +271,7 @@ async fn one_round(store: &SledStore, worker: WorkerId, n: u64) {
     for job in store.claim_jobs(worker, 6, lease, now).await.unwrap() {
         let token = job.lease_token;
         store.finish_job(job.id, token, Ending::Completed, now).await.unwrap();
-        store.delete_job(job.id, now).await.unwrap();
+        store.change_job(job.id, JobAction::Delete, None, now).await.unwrap();
     }
     for (delivery, _) in store.claim_deliveries(worker, 6, lease, now).await.unwrap() {
         let attempt = Attempt {

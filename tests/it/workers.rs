@@ -17,6 +17,7 @@ use darkroom::imaging::{Budget, ImagingError, Pool};
 use darkroom::notify::webhook::guard::{Guard, GuardPolicy};
 use darkroom::notify::webhook::sender::{Sender, SenderConfig};
 use darkroom::service::handshake::HandshakePolicy;
+use darkroom::service::lifecycle::JobAction;
 use darkroom::service::secrets::{Keys, Signing};
 use darkroom::service::vault::Vault;
 use darkroom::service::{Parts, Service, Settings};
@@ -177,7 +178,7 @@ async fn a_job_that_waits_for_memory_keeps_its_lease_and_can_be_called_off() {
         eventually(async || (lease().await > before).then_some(())).await;
     }
     assert!(bench.job(first).await.artifacts.is_empty());
-    bench.service.cancel_job(&Caller::dev(), first).await.unwrap();
+    bench.service.change_job(&Caller::dev(), first, JobAction::Cancel, None).await.unwrap();
     let ended = async |id| {
         eventually(async || Some(bench.job(id).await).filter(|job| job.status.is_terminal())).await.status
     };

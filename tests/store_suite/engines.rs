@@ -23,8 +23,8 @@ use darkroom::store::memory::MemoryStore;
 use darkroom::store::sled::{OpenError, Options, SledStore};
 use darkroom::store::{
     Audit, ClientStore, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, Export, FetchRoom, Garbage,
-    Idempotency, Import, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction, Signals,
-    StartedReplay, Store, StoreError, Submission, Submitted, Waiting,
+    Idempotency, Import, JobAction, JobPage, JobQuery, Ledger, NextDue, Paused, Policy, Purged, ReplayAction,
+    Signals, StartedReplay, Store, StoreError, Submission, Submitted, Waiting,
 };
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
@@ -354,20 +354,18 @@ impl Store for Reopening {
         self.step(Some(now), async move |store| store.finish_job(id, token, ending, now).await).await
     }
 
-    async fn cancel_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(Some(now), async move |store| store.cancel_job(id, now).await).await
+    async fn change_job(
+        &self,
+        id: JobId,
+        action: JobAction,
+        expected: Option<Vec<u64>>,
+        now: Timestamp,
+    ) -> Result<Job, StoreError> {
+        self.step(Some(now), async move |store| store.change_job(id, action, expected, now).await).await
     }
 
-    async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(Some(now), async move |store| store.retry_job(id, now).await).await
-    }
-
-    async fn delete_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(Some(now), async move |store| store.delete_job(id, now).await).await
-    }
-
-    async fn restore_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        self.step(Some(now), async move |store| store.restore_job(id, now).await).await
+    async fn ahead_of(&self, id: JobId, limit: usize) -> Result<Option<usize>, StoreError> {
+        self.read(async move |store| store.ahead_of(id, limit).await).await
     }
 
     async fn claim_deliveries(

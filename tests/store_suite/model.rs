@@ -15,8 +15,9 @@ use darkroom::domain::id::{DeliveryId, EventId, JobId, ReplayId};
 use darkroom::domain::job::{Job, JobStatus, NewJob, Priority};
 use darkroom::domain::replay::{NewReplay, Replay, ReplayFilter, ReplayItem};
 use darkroom::store::{
-    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, FetchRoom, Garbage, Idempotency, JobQuery,
-    Ledger, NextDue, Paused, Purged, ReplayAction, StartedReplay, StoreError, Submission, Submitted, Waiting,
+    Audit, DeliveryPage, DeliveryQuery, DestinationStatus, Ending, FetchRoom, Garbage, Idempotency,
+    JobAction, JobQuery, Ledger, NextDue, Paused, Purged, ReplayAction, StartedReplay, StoreError,
+    Submission, Submitted, Waiting,
 };
 use jiff::Timestamp;
 use proptest::option;
@@ -348,24 +349,24 @@ impl Side {
                 let Some((id, _)) = world.job(*job, |job| !job.status.is_terminal()) else {
                     return Ok(Answer::Nothing);
                 };
-                store.cancel_job(id, now).await?
+                store.change_job(id, JobAction::Cancel, None, now).await?
             }
             Operation::Retry { job } => {
                 let has_failed = |job: &Job| matches!(job.status, JobStatus::Failed | JobStatus::Cancelled);
                 let Some((id, _)) = world.job(*job, has_failed) else { return Ok(Answer::Nothing) };
-                store.retry_job(id, now).await?
+                store.change_job(id, JobAction::Retry, None, now).await?
             }
             Operation::Delete { job } => {
                 let Some((id, _)) = world.job(*job, |job| job.deleted_at.is_none()) else {
                     return Ok(Answer::Nothing);
                 };
-                store.delete_job(id, now).await?
+                store.change_job(id, JobAction::Delete, None, now).await?
             }
             Operation::Restore { job } => {
                 let Some((id, _)) = world.job(*job, |job| job.deleted_at.is_some()) else {
                     return Ok(Answer::Nothing);
                 };
-                store.restore_job(id, now).await?
+                store.change_job(id, JobAction::Restore, None, now).await?
             }
             other => return self.answer_of_no_job(other, world).await,
         };

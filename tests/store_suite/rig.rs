@@ -15,7 +15,7 @@ use darkroom::domain::job::{Artifact, Callback, Input, Job, JobError, JobStatus,
 use darkroom::domain::retry::RetryOverride;
 use darkroom::domain::secret::{SealedSecret, SigningSecret};
 use darkroom::store::{
-    Ending, FetchRoom, Idempotency, JobQuery, Policy, Store, StoreError, Submission, Submitted,
+    Ending, FetchRoom, Idempotency, JobAction, JobQuery, Policy, Store, StoreError, Submission, Submitted,
 };
 use jiff::Timestamp;
 use tokio::runtime::Runtime;
@@ -74,6 +74,22 @@ impl Deref for Rig {
 }
 
 impl Rig {
+    pub async fn cancel_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        self.change_job(id, JobAction::Cancel, None, now).await
+    }
+
+    pub async fn retry_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        self.change_job(id, JobAction::Retry, None, now).await
+    }
+
+    pub async fn delete_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        self.change_job(id, JobAction::Delete, None, now).await
+    }
+
+    pub async fn restore_job(&self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+        self.change_job(id, JobAction::Restore, None, now).await
+    }
+
     /// Another store of the same engine, under other bounds for destinations.
     pub async fn under(&self, dispatch: DispatchPolicy) -> Self {
         let (engine, policy) = (self.engine, Policy { dispatch, ..policy() });

@@ -17,8 +17,8 @@ use crate::domain::replay::{Replay, ReplayItem};
 use crate::domain::rotation::ClientSecrets;
 use crate::domain::secret::Keyring;
 use crate::store::{
-    Audit, Ending, FetchRoom, Garbage, JobPage, JobQuery, NextDue, Paused, Policy, Purged, StoreError,
-    Submission, Submitted, Waiting,
+    Audit, Ending, FetchRoom, Garbage, JobAction, JobPage, JobQuery, NextDue, Paused, Policy, Purged,
+    StoreError, Submission, Submitted, Waiting,
 };
 
 /// How long a job is kept on whose callback is still on its way when its time has come.
@@ -236,37 +236,54 @@ impl Books {
         Ok(self.keep(job))
     }
 
-    pub(super) fn cancel(&mut self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+    pub(super) fn change(
+        &mut self,
+        id: JobId,
+        action: JobAction,
+        expected: Option<&[u64]>,
+        now: Timestamp,
+    ) -> Result<Job, StoreError> {
         let mut job = self.job(id)?;
-        job.cancel(now)?;
-        self.conclude(&mut job, now);
-        Ok(self.keep(job))
-    }
-
-    pub(super) fn retry(&mut self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        let mut job = self.job(id)?;
-        job.retry(now)?;
-        self.tell(&mut job, EventKind::JobQueued, now);
-        Ok(self.keep(job))
-    }
-
-    pub(super) fn delete(&mut self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        let mut job = self.job(id)?;
-        let had_ended = job.status.is_terminal();
-        if job.delete(now, later(now, self.policy.keep_deleted)) {
-            if !had_ended {
+        if expected.is_some_and(|expected| !expected.contains(&self.shown(&job).revision)) {
+            return Err(StoreError::Outdated);
+        }
+        match action {
+            JobAction::Cancel => {
+                job.cancel(now)?;
                 self.conclude(&mut job, now);
             }
-            self.tell(&mut job, EventKind::JobDeleted, now);
+            JobAction::Retry => {
+                job.retry(now)?;
+                self.tell(&mut job, EventKind::JobQueued, now);
+            }
+            JobAction::Delete => {
+                let had_ended = job.status.is_terminal();
+                if job.delete(now, later(now, self.policy.keep_deleted)) {
+                    if !had_ended {
+                        self.conclude(&mut job, now);
+                    }
+                    self.tell(&mut job, EventKind::JobDeleted, now);
+                }
+            }
+            JobAction::Restore => {
+                job.restore(later(now, self.policy.keep_finished))?;
+                self.tell(&mut job, EventKind::JobRestored, now);
+            }
         }
         Ok(self.keep(job))
     }
 
-    pub(super) fn restore(&mut self, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-        let mut job = self.job(id)?;
-        job.restore(later(now, self.policy.keep_finished))?;
-        self.tell(&mut job, EventKind::JobRestored, now);
-        Ok(self.keep(job))
+    /// Of the same client those that go first, and of each other one as many as it has turns until then.
+    pub(super) fn ahead_of(&self, id: JobId) -> Option<usize> {
+        let job = self.jobs.get(&id).filter(|job| is_ready(job))?;
+        let mut turns: BTreeMap<_, usize> = BTreeMap::new();
+        for other in self.jobs.values().filter(|other| is_ready(other)) {
+            if other.client != job.client || (other.priority, other.id) < (job.priority, job.id) {
+                *turns.entry(&other.client).or_default() += 1;
+            }
+        }
+        let own = turns.remove(&job.client).unwrap_or(0);
+        Some(own + turns.into_values().map(|waiting| waiting.min(own + 1)).sum::<usize>())
     }
 
     pub(super) fn sweep(&mut self, now: Timestamp) -> Result<(), StoreError> {

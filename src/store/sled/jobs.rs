@@ -17,7 +17,7 @@ use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::id::{DeliveryId, DestinationId, EventId, JobId, WorkerId};
 use crate::domain::job::{Input, Job, JobError, JobStatus, Origin, Priority};
 use crate::store::{
-    Ending, FetchRoom, JobPage, JobQuery, NextDue, Paused, StoreError, Submission, Submitted,
+    Ending, FetchRoom, JobAction, JobPage, JobQuery, NextDue, Paused, StoreError, Submission, Submitted,
 };
 
 /// Entries of each kind that one sweep deals with; the next goes on.
@@ -226,36 +226,44 @@ pub(super) fn fetched(
     Ok(tx.save(job)?.job)
 }
 
-pub(super) fn cancel(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
+pub(super) fn change(
+    tx: &mut Tx<'_>,
+    id: JobId,
+    action: JobAction,
+    expected: Option<&[u64]>,
+    now: Timestamp,
+) -> Result<Job, StoreError> {
     let mut job = checkout(tx, id)?;
-    job.record.job.cancel(now)?;
-    conclude(tx, &mut job.record, now)?;
-    Ok(tx.save(job)?.job)
-}
-
-pub(super) fn retry(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-    let mut job = checkout(tx, id)?;
-    job.record.job.retry(now)?;
-    tell(tx, &mut job.record, EventKind::JobQueued, now)?;
-    Ok(tx.save(job)?.job)
-}
-
-pub(super) fn delete(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-    let mut job = checkout(tx, id)?;
-    let had_ended = job.record.job.status.is_terminal();
-    if job.record.job.delete(now, later(now, tx.policy().keep_deleted)) {
-        if !had_ended {
-            conclude(tx, &mut job.record, now)?;
+    if let Some(expected) = expected {
+        let shown = job.record.job.revision + shown_revision(tx, &job.record.job)?;
+        if !expected.contains(&shown) {
+            return Err(StoreError::Outdated);
         }
-        tell(tx, &mut job.record, EventKind::JobDeleted, now)?;
     }
-    Ok(tx.save(job)?.job)
-}
-
-pub(super) fn restore(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Job, StoreError> {
-    let mut job = checkout(tx, id)?;
-    job.record.job.restore(later(now, tx.policy().keep_finished))?;
-    tell(tx, &mut job.record, EventKind::JobRestored, now)?;
+    let record = &mut job.record;
+    match action {
+        JobAction::Cancel => {
+            record.job.cancel(now)?;
+            conclude(tx, record, now)?;
+        }
+        JobAction::Retry => {
+            record.job.retry(now)?;
+            tell(tx, record, EventKind::JobQueued, now)?;
+        }
+        JobAction::Delete => {
+            let had_ended = record.job.status.is_terminal();
+            if record.job.delete(now, later(now, tx.policy().keep_deleted)) {
+                if !had_ended {
+                    conclude(tx, record, now)?;
+                }
+                tell(tx, record, EventKind::JobDeleted, now)?;
+            }
+        }
+        JobAction::Restore => {
+            record.job.restore(later(now, tx.policy().keep_finished))?;
+            tell(tx, record, EventKind::JobRestored, now)?;
+        }
+    }
     Ok(tx.save(job)?.job)
 }
 
