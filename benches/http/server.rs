@@ -11,7 +11,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use warp::Filter as _;
+use warp::{Filter as _, Reply as _};
 
 /// What makes this program the yardstick: the body's bytes follow.
 pub(crate) const CONSTANT: &str = "--constant";
@@ -74,7 +74,10 @@ pub(crate) async fn constant(length: usize) {
     let body: &'static str = Box::leak(format!("\"{}\"", "x".repeat(length - 2)).into_boxed_str());
     let route = warp::path!("v1" / "jobs" / String)
         .and(warp::get())
-        .map(move |_: String| warp::reply::with_header(body, "content-type", "application/json"));
+        .map(move |_: String| {
+            warp::reply::with_header(body, "content-type", "application/json").into_response()
+        })
+        .boxed();
     let service = TowerToHyperService::new(warp::service(route));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("listening on http://{}", listener.local_addr().unwrap());

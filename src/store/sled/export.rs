@@ -296,7 +296,7 @@ mod tests {
     use super::super::engine::tests::{CACHE, policy};
     use super::*;
     use crate::domain::job::tests::{at, new_job};
-    use crate::store::{Store as _, Submission};
+    use crate::store::{JobAction, Store as _, Submission};
 
     type Entries = BTreeMap<Key, Vec<u8>>;
 
