@@ -48,6 +48,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(10);
 const RELEASE_TIME: Duration = Duration::from_secs(30);
 
 pub mod backup;
+pub use crate::http::document;
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]

@@ -21,6 +21,7 @@ mod conditional;
 mod connection;
 mod deliveries;
 mod destinations;
+pub mod document;
 mod envelope;
 mod events;
 mod jobs;
@@ -41,8 +42,8 @@ mod source;
 mod upload;
 
 /// The table of routes.
-fn table(service: &Arc<Service>) -> Vec<Resource> {
-    let at = |path| Resource::new(path, service);
+fn table() -> Vec<Resource> {
+    let at = Resource::new;
     vec![
         at("/v1/jobs").get(jobs::list).upload(jobs::submit),
         at("/v1/jobs/{id}").get(jobs::show).delete(lifecycle::delete),
@@ -78,6 +79,9 @@ fn table(service: &Arc<Service>) -> Vec<Resource> {
         at("/v1/secrets/rotate").post(secrets::rotate),
         at("/.well-known/webhook-keys").get(secrets::public_keys),
         at("/").get(root::links),
+        at("/openapi.json").get(document::show_openapi),
+        at("/asyncapi.json").get(document::show_asyncapi),
+        at("/docs").get(document::show_docs),
         at("/problems/{code}").get(root::problem),
         at("/metrics").get(books::metrics),
         at("/health/live").get(root::live),
@@ -89,8 +93,23 @@ fn table(service: &Arc<Service>) -> Vec<Resource> {
 fn routes(service: &Arc<Service>) -> BoxedFilter<(Response,)> {
     let elsewhere = resource::any(|_| problem::Problem::of(Code::RouteNotFound).into());
     // Each leaf is boxed and folded one by one: a chain of unboxed `or`s takes the compiler minutes.
-    table(service)
+    table()
         .into_iter()
         .rev()
-        .fold(elsewhere, |rest, resource| resource.into_filter().or(rest).unify().boxed())
+        .fold(elsewhere, |rest, resource| resource.into_filter(service).or(rest).unify().boxed())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_documented_and_nothing_else() {
+        let order = |(path, method): (&'static str, http::Method)| (path, method.to_string());
+        let routes: BTreeSet<_> = table().iter().flat_map(Resource::methods).map(order).collect();
+        let documented: BTreeSet<_> = document::routes().map(order).collect();
+        assert_eq!(routes, documented);
+    }
 }

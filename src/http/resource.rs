@@ -17,6 +17,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use super::body::Body;
+use super::document;
 use super::problem::{Code, Problem};
 use crate::service::Service;
 
@@ -42,13 +43,12 @@ type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Response, Problem>>
 pub(super) struct Resource {
     path: &'static str,
     methods: Vec<(Method, Handler)>,
-    service: Arc<Service>,
 }
 
 impl Resource {
     /// `{name}` in the path stands for a parameter.
-    pub(super) fn new(path: &'static str, service: &Arc<Service>) -> Self {
-        Self { path, methods: Vec::new(), service: Arc::clone(service) }
+    pub(super) fn new(path: &'static str) -> Self {
+        Self { path, methods: Vec::new() }
     }
 
     pub(super) fn get<F, R>(self, handler: F) -> Self
@@ -64,8 +64,7 @@ impl Resource {
         F: Fn(Call) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Response, Problem>> + Send + 'static,
     {
-        let tasks = self.service.tasks().clone();
-        self.on(Method::POST, move |call| whole(tasks.clone(), handler(call)))
+        self.on(Method::POST, move |call| whole(call.service.tasks().clone(), handler(call)))
     }
 
     /// A POST that ends with its connection: an upload, which keeps by itself what has to be kept, and whoever waits.
@@ -82,8 +81,7 @@ impl Resource {
         F: Fn(Call) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Response, Problem>> + Send + 'static,
     {
-        let tasks = self.service.tasks().clone();
-        self.on(Method::DELETE, move |call| whole(tasks.clone(), handler(call)))
+        self.on(Method::DELETE, move |call| whole(call.service.tasks().clone(), handler(call)))
     }
 
     fn on<F, R>(mut self, method: Method, handler: F) -> Self
@@ -95,19 +93,25 @@ impl Resource {
         self
     }
 
+    /// What it has.
+    #[cfg(test)]
+    pub(super) fn methods(&self) -> impl Iterator<Item = (&'static str, Method)> {
+        self.methods.iter().map(|(method, _)| (self.path, method.clone()))
+    }
+
     /// The filter that matches the path and answers.
-    pub(super) fn into_filter(self) -> BoxedFilter<(Response,)> {
+    pub(super) fn into_filter(self, service: &Arc<Service>) -> BoxedFilter<(Response,)> {
         let path = self.path;
-        let this = Arc::new(self);
+        let (this, service) = (Arc::new(self), Arc::clone(service));
         warp::path::full()
             .and_then(move |full: FullPath| async move {
                 matches(path, full.as_str()).ok_or_else(warp::reject::not_found)
             })
             .and(parts())
             .then(move |params, (method, headers, query, body)| {
-                let this = Arc::clone(&this);
+                let (this, service) = (Arc::clone(&this), Arc::clone(&service));
                 async move {
-                    let call = Call { service: Arc::clone(&this.service), headers, query, body, params };
+                    let call = Call { service, headers, query, body, params };
                     this.answer(&method, call).await.unwrap_or_else(Response::from)
                 }
             })
@@ -120,8 +124,18 @@ impl Resource {
             // RFC 9110, section 14.2: for others a range has no meaning.
             call.headers.remove(RANGE);
         }
-        if let Some((_, handler)) = self.methods.iter().find(|(method, _)| method == wanted) {
-            return handler(call).await;
+        if let Some((method, handler)) = self.methods.iter().find(|(method, _)| method == wanted) {
+            let answer = handler(call).await;
+            let (status, code) = match &answer {
+                Ok(response) => (response.status(), None),
+                Err(problem) => (problem.status(), Some(problem.code())),
+            };
+            // Every test that asks for something tests the document, too.
+            debug_assert!(
+                document::tells(method, self.path, status, code),
+                "{status} {code:?} is not documented"
+            );
+            return answer;
         }
         if method == Method::OPTIONS {
             let mut response = Response::default();

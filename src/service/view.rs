@@ -13,8 +13,8 @@ use crate::blobs::ORIGINAL;
 use crate::domain::delivery::DeliveryState;
 use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::hex::hex;
-use crate::domain::image::{Format, Placeholder};
 use crate::domain::id::{EventId, JobId};
+use crate::domain::image::{Format, Placeholder};
 use crate::domain::job::{Artifact, Callback, Job, JobError, JobStatus, Priority};
 
 mod deliveries;

@@ -22,6 +22,7 @@ mod connections;
 mod deliveries;
 #[cfg(target_os = "linux")]
 mod disk_full;
+mod document;
 mod egress;
 mod events;
 mod fuzz;

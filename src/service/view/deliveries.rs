@@ -4,7 +4,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{LinkBuilder, Links, schema, time};
-use crate::domain::delivery::{Attempt, Delivery, DeliveryState, ErrorClass, Failure, Fault, ResponseHead, Timings, Trigger};
+use crate::domain::delivery::{
+    Attempt, Delivery, DeliveryState, ErrorClass, Failure, Fault, ResponseHead, Timings, Trigger,
+};
 use crate::domain::destination::{Destination, HoldReason, Standing};
 use crate::domain::event::EventKind;
 use crate::domain::id::{DeliveryId, DestinationId, EventId, JobId, ReplayId};
@@ -369,6 +371,7 @@ impl TimingsView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ReceiverAnswer)]
 struct ResponseView {
+    #[schema(schema_with = schema::header_pairs)]
     headers: Vec<(String, String)>,
     body: String,
     truncated: bool,

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::attempt::{Fault, Trigger};
@@ -113,4 +113,11 @@ pub(super) fn channel() -> Object {
 
 pub(super) fn spec_version() -> Object {
     one_of(["1.0"])
+}
+
+/// Names and values. A tuple is no type that generators of clients know.
+pub(super) fn header_pairs() -> Array {
+    let text = ObjectBuilder::new().schema_type(Type::String).build();
+    let pair = ArrayBuilder::new().items(text).min_items(Some(2)).max_items(Some(2)).build();
+    ArrayBuilder::new().items(Schema::Array(pair)).build()
 }
