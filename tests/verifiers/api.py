@@ -64,7 +64,8 @@ def probe(url, picture):
         path.write_text(json.dumps(closed(fetch(url, "/openapi.json"))))
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml"), "run", str(path)]
         options = ["--url", url, "--max-time", PROBE_SECONDS, "--max-failures", "30", "--request-timeout", "30", "--workers", "2"]
-        environment = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(HERE), "DARKROOM_TEST_PICTURE": picture, "NO_PROXY": "*"}
+        own = {"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(HERE), "NO_PROXY": "*"}
+        environment = {**os.environ, **own, "DARKROOM_TEST_PICTURE": picture, "DARKROOM_TEST_URL": url}
         if subprocess.run([*command, *options], env=environment, cwd=folder).returncode != 0:
             sys.exit("the service does not keep what its document says")
 

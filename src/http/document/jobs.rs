@@ -40,7 +40,8 @@ pub(super) fn operations() -> Vec<Operation> {
         feed(Operation::get("/v1/jobs/{id}/events", "listJobEvents", "The events of a job").id::<JobId>()),
         feed(
             Operation::get("/v1/events", "listEvents", "The event log")
-                .query_of::<JobId>("job_id", "Of this job."),
+                .query_of::<JobId>("job_id", "Of this job.")
+                .problems(&[Code::NotFound]),
         ),
         Operation::get("/v1/jobs/{id}/deliveries", "listJobDeliveries", "The deliveries of a job")
             .id::<JobId>()

@@ -117,7 +117,7 @@ pub(super) fn spec_version() -> Object {
 
 /// Names and values. A tuple is no type that generators of clients know.
 pub(super) fn header_pairs() -> Array {
-    let text = ObjectBuilder::new().schema_type(Type::String).build();
-    let pair = ArrayBuilder::new().items(text).min_items(Some(2)).max_items(Some(2)).build();
-    ArrayBuilder::new().items(Schema::Array(pair)).build()
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    let pair = ArrayBuilder::new().items(text).min_items(Some(2)).max_items(Some(2));
+    ArrayBuilder::new().items(pair).build()
 }
