@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::receiver::Receiver;
-use crate::support::{App, picture, text};
+use crate::support::{App, eventually, picture, text};
 use crate::verifiers::part;
 
 /// Method, path and operation of each that is documented.
@@ -159,7 +159,8 @@ async fn answers(app: &App) -> BTreeMap<String, Value> {
     let filter = json!({"filter": {"job_id": id, "state": "delivered"}, "force": true});
     let replay = post("/v1/replays", filter).await;
     let replay_id = text(&replay, "/id").to_owned();
-    app.job_when(&id, |job| job["callback"]["status"] == "delivered").await;
+    let path = format!("/v1/replays/{replay_id}");
+    eventually(async || Some(app.get_json(&path).await).filter(|replay| replay["state"] == "finished")).await;
     let destination =
         text(&app.get_json(&format!("/v1/deliveries/{delivery}")).await, "/destination_id").to_owned();
     let mut all = BTreeMap::from([

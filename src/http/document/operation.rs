@@ -171,8 +171,8 @@ impl Operation {
     }
 
     fn param(mut self, place: &str, name: &str, schema: Value, about: &str, required: bool) -> Self {
-        let param =
-            json!({"in": place, "name": name, "required": required, "schema": schema, "description": about});
+        let mut param = json!({"in": place, "name": name, "required": required, "description": about});
+        param["schema"] = schema;
         if let Some(params) = self.rest.get_mut("parameters").and_then(Value::as_array_mut) {
             params.push(param);
         }
