@@ -51,6 +51,8 @@ const RELEASE_TIME: Duration = Duration::from_secs(30);
 pub mod backup;
 pub mod clients;
 
+pub use crate::http::document;
+
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

@@ -19,6 +19,7 @@ mod jobs;
 mod listen;
 mod misbehave;
 mod model;
+mod openapi;
 mod output;
 mod pages;
 mod picture;
@@ -98,6 +99,8 @@ enum Command {
     Listen(listen::Args),
     /// Sign callbacks, verify them, and find out why one does not verify
     Signature(signature::Args),
+    /// Print the machine-readable description of the API
+    Openapi(openapi::Args),
     /// Work on pictures for `serve`, which starts this by itself
     #[command(name = crate::app::imaging::COMMAND, hide = true)]
     ImagingWorker(imaging_worker::Args),
@@ -156,6 +159,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Import(args) => Box::pin(backup::import(args)).await,
         Command::Listen(args) => Box::pin(listen::run(args)).await,
         Command::Signature(args) => signature::run(args),
+        Command::Openapi(args) => openapi::run(&args, &cli.target),
         Command::ImagingWorker(args) => imaging_worker::run(&args),
     }
 }

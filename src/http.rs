@@ -24,6 +24,7 @@ mod connection;
 mod cors;
 mod deliveries;
 mod destinations;
+pub mod document;
 mod envelope;
 mod events;
 mod head;
@@ -50,8 +51,8 @@ pub mod tls;
 mod upload;
 
 /// The table of routes: for every client, unless it says that they are open to all, or for operators.
-fn table(service: &Arc<Service>) -> Vec<Resource> {
-    let at = |path| Resource::new(path, service);
+fn table() -> Vec<Resource> {
+    let at = Resource::new;
     vec![
         at("/v1/jobs").get(jobs::list).upload(jobs::submit),
         at("/v1/jobs/{id}").ticketed(jobs::show).delete(lifecycle::delete),
@@ -93,6 +94,9 @@ fn table(service: &Arc<Service>) -> Vec<Resource> {
         at("/v1/secrets/rotate").post(secrets::rotate),
         at("/.well-known/webhook-keys").open().get(secrets::public_keys),
         at("/").open().get(root::links),
+        at("/openapi.json").open().get(document::show_openapi),
+        at("/asyncapi.json").open().get(document::show_asyncapi),
+        at("/docs").open().get(document::show_docs),
         at("/problems/{code}").open().get(root::problem),
         at("/metrics").operators().get(books::metrics),
         at("/health/live").open().get(root::live),
@@ -102,12 +106,27 @@ fn table(service: &Arc<Service>) -> Vec<Resource> {
 
 /// All routes as one filter; what none of them matches is a 404.
 fn routes(service: &Arc<Service>) -> BoxedFilter<(Response,)> {
-    let table = table(service);
+    let table = table();
     let rules = Arc::new(Rules::new(table.iter().flat_map(Resource::accesses)));
     let elsewhere = resource::any(|_| problem::Problem::of(Code::RouteNotFound).into());
     // Each leaf is boxed and folded one by one: a chain of unboxed `or`s takes the compiler minutes.
     table
         .into_iter()
         .rev()
-        .fold(elsewhere, |rest, resource| resource.into_filter(&rules).or(rest).unify().boxed())
+        .fold(elsewhere, |rest, resource| resource.into_filter(service, &rules).or(rest).unify().boxed())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_documented_and_nothing_else() {
+        let order = |(path, method): (&'static str, http::Method)| (path, method.to_string());
+        let routes: BTreeSet<_> = table().iter().flat_map(Resource::methods).map(order).collect();
+        let documented: BTreeSet<_> = document::routes().map(order).collect();
+        assert_eq!(routes, documented);
+    }
 }

@@ -77,6 +77,9 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Receiver, Self::Proxy, Self::Service];
+
     /// The name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -135,6 +138,9 @@ pub enum Trigger {
 }
 
 impl Trigger {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Scheduled, Self::Manual, Self::Replay];
+
     /// The name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {

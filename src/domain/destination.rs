@@ -143,6 +143,10 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Well, Self::Failing, Self::Open, Self::Suspended, Self::Disabled, Self::Paused];
+
     /// The name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -28,6 +28,9 @@ pub enum ReplayState {
 }
 
 impl ReplayState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Finished, Self::Cancelled];
+
     /// The name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {

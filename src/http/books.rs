@@ -3,6 +3,7 @@
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::problem::{Code, Problem};
@@ -11,8 +12,8 @@ use super::represent::json;
 use super::resource::Call;
 use crate::service::view::{LinkBuilder, Links};
 
-#[derive(Serialize)]
-struct Ledger {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Ledger {
     accepted: u64,
     delivered: u64,
     waiting: u64,
@@ -21,12 +22,13 @@ struct Ledger {
     /// Whether the first is the sum of the others.
     balanced: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     recount: Option<Recount>,
     #[serde(rename = "_links")]
     links: Links,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Recount {
     jobs: u64,
     deliveries: u64,

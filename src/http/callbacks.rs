@@ -1,6 +1,7 @@
 //! Trying a callback before it matters.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::problem::Problem;
@@ -8,19 +9,22 @@ use super::query::Query;
 use super::represent::json;
 use super::resource::Call;
 use crate::domain::delivery::ErrorClass;
+use crate::domain::id::EventId;
 use crate::service::trial::Trial;
 use crate::service::view::{AttemptView, LinkBuilder, Links};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Request {
+#[schema(as = CallbackTrial)]
+pub(super) struct Request {
     url: String,
     /// Signs instead of the client's.
     secret: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, ToSchema)]
+#[schema(as = CallbackTrialResult)]
+pub(super) struct Answer {
     url: String,
     guard: GuardView,
     /// What was sent, if the guard let it.
@@ -31,17 +35,22 @@ struct Answer {
     links: Links,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = GuardVerdict)]
 struct GuardView {
     allowed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     detail: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SentEvent)]
 struct SentView {
+    #[schema(value_type = EventId)]
     webhook_id: String,
     webhook_timestamp: i64,
     body: String,

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde::Serialize;
 use url::Url;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::jobs::job_id;
@@ -19,8 +20,8 @@ use crate::domain::id::{DeliveryId, DestinationId};
 use crate::service::deliveries::DeliveryQuery;
 use crate::service::view::{AttemptView, LinkBuilder, Links};
 
-#[derive(Serialize)]
-struct List<T> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct List<T> {
     items: Vec<T>,
     #[serde(rename = "_links")]
     links: Links,

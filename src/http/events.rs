@@ -1,6 +1,7 @@
 //! The event log as a feed: for receivers that were down, and for audits.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::jobs::job_id;
@@ -13,16 +14,18 @@ use crate::domain::id::JobId;
 use crate::service::read::{EventPage, EventQuery};
 use crate::service::view::{EventView, LinkBuilder, Links};
 
-#[derive(Serialize)]
-struct Feed {
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventFeed)]
+pub(super) struct Feed {
     items: Vec<EventView>,
     page: PageInfo,
     #[serde(rename = "_links")]
     links: Links,
 }
 
-#[derive(Serialize)]
-struct PageInfo {
+#[derive(Serialize, ToSchema)]
+#[schema(as = FeedPage)]
+pub(super) struct PageInfo {
     limit: usize,
     has_more: bool,
 }

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::problem::Problem;
@@ -14,16 +15,17 @@ use crate::service::view::{LinkBuilder, Links};
 /// The part of a cursor that says which list it is of.
 const CHECK_BYTES: usize = 6;
 
-#[derive(Serialize)]
-struct List<T> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct List<T> {
     items: Vec<T>,
     page: PageInfo,
     #[serde(rename = "_links")]
     links: Links,
 }
 
-#[derive(Serialize)]
-struct PageInfo {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Page)]
+pub(super) struct PageInfo {
     limit: usize,
     next_cursor: Option<String>,
     has_more: bool,

@@ -5,8 +5,10 @@ use std::time::Duration;
 use http::header::{ALLOW, CONTENT_RANGE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode, StatusCode as S};
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
+use super::document;
 use crate::domain::delivery::DeliveryState;
 use crate::service::ServiceError;
 use crate::service::clients::InvalidKey;
@@ -67,7 +69,7 @@ pub(super) enum Code {
 
 /// What a problem's page says, and its documents.
 pub(super) struct Row {
-    code: Code,
+    pub(super) code: Code,
     pub(super) status: StatusCode,
     pub(super) slug: &'static str,
     pub(super) title: &'static str,
@@ -156,7 +158,7 @@ pub(super) const CATALOGUE: [Row; 38] = [
 ];
 
 impl Code {
-    fn row(self) -> &'static Row {
+    pub(super) fn row(self) -> &'static Row {
         let row = &CATALOGUE[self as usize];
         debug_assert_eq!(row.code, self, "the catalogue is in the order of `Code`");
         row
@@ -185,24 +187,31 @@ enum Extension {
     ViolatedPolicies([&'static str; 1]),
 }
 
-/// The document's JSON.
-#[derive(Serialize)]
-struct Document<'a> {
+/// An error (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Document<'a> {
+    #[schema(format = "uri")]
     r#type: String,
     title: &'a str,
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     detail: Option<&'a str>,
     instance: &'a str,
+    #[schema(schema_with = document::code)]
     code: &'a str,
     request_id: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<ErrorItem<'a>>,
     #[serde(flatten)]
+    #[schema(ignore)]
     extension: Option<&'a Extension>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = FieldError)]
 struct ErrorItem<'a> {
     field: &'a str,
     code: &'a str,
@@ -212,6 +221,14 @@ struct ErrorItem<'a> {
 impl Problem {
     pub(super) fn of(code: Code) -> Self {
         Self { code, detail: None, errors: Vec::new(), extension: None, header: None }
+    }
+
+    pub(super) fn code(&self) -> Code {
+        self.code
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.code.row().status
     }
 
     pub(super) fn with_detail(self, detail: impl Into<String>) -> Self {

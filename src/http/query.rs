@@ -6,8 +6,8 @@ use percent_encoding::percent_decode_str;
 use super::problem::{Code, Problem};
 
 /// Limits of a page.
-const DEFAULT_LIMIT: usize = 50;
-const MAX_LIMIT: usize = 200;
+pub(super) const DEFAULT_LIMIT: usize = 50;
+pub(super) const MAX_LIMIT: usize = 200;
 
 /// The parameters of a query.
 pub(super) struct Query(Vec<(String, String)>);

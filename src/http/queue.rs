@@ -1,8 +1,10 @@
 //! The queue: how much waits, and whether it is paused.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
+use super::document;
 use super::problem::Problem;
 use super::query::{Query, invalid};
 use super::represent::json;
@@ -11,8 +13,8 @@ use crate::service::Service;
 use crate::service::lifecycle::Paused;
 use crate::service::view::{LinkBuilder, Links};
 
-#[derive(Serialize)]
-struct Queue {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Queue {
     waiting: u64,
     capacity: u64,
     fetches: Fetches,
@@ -23,22 +25,24 @@ struct Queue {
 }
 
 /// Jobs whose picture is still to be fetched.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Fetches {
     waiting: u64,
     capacity: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Paused)]
 struct PausedView {
     intake: bool,
     work: bool,
 }
 
 /// Where pictures are worked on.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Imaging {
     /// `process` or `thread`
+    #[schema(schema_with = document::isolation)]
     isolation: &'static str,
     /// What keeps the processes in, and what this system lacks of that.
     walls: Vec<&'static str>,
@@ -47,7 +51,7 @@ struct Imaging {
 }
 
 /// In bytes.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Memory {
     used: u64,
     budget: u64,

@@ -5,9 +5,11 @@ use http::header::LOCATION;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::deliveries::filter;
+use super::document;
 use super::jobs::idempotency_key;
 use super::page::Page;
 use super::problem::{Code, Problem};
@@ -15,8 +17,8 @@ use super::query::{Query, invalid};
 use super::represent::{insert, json};
 use super::resource::Call;
 use crate::domain::client::ClientId;
-use crate::domain::delivery::DeliveryState;
-use crate::domain::id::ReplayId;
+use crate::domain::delivery::{DeliveryState, ErrorClass};
+use crate::domain::id::{JobId, ReplayId};
 use crate::service::replays::{Replay, ReplayAction, ReplayFilter, Wanted};
 use crate::service::view::{DeliveryView, LinkBuilder, Links, ReplayItemView, ReplayView};
 
@@ -24,17 +26,20 @@ const DEFAULT_RATE: u32 = 50;
 const MAX_RATE: u32 = 10_000;
 
 /// What a client asks for.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Request {
+#[schema(as = NewReplay)]
+pub(super) struct Request {
     #[serde(deserialize_with = "object")]
     filter: Filter,
     #[serde(default = "default_rate")]
+    #[schema(minimum = 1, maximum = 10_000, default = 50)]
     rate_per_second: u32,
     #[serde(default)]
     force: bool,
     #[serde(default)]
     dry_run: bool,
+    #[schema(min_length = 1, max_length = 255)]
     idempotency_key: Option<String>,
 }
 
@@ -52,17 +57,25 @@ fn default_rate() -> u32 {
 }
 
 /// As for a list of deliveries.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Filter {
+#[schema(as = DeliveryFilter)]
+pub(super) struct Filter {
     client: Option<String>,
+    #[schema(schema_with = document::filter_state)]
     state: Option<String>,
     destination: Option<String>,
+    #[schema(schema_with = document::filter_event)]
     event_type: Option<String>,
+    #[schema(value_type = Option<JobId>)]
     job_id: Option<String>,
+    #[schema(value_type = Option<ErrorClass>)]
     error_class: Option<String>,
+    #[schema(minimum = 100, maximum = 999)]
     status_code: Option<u16>,
+    #[schema(format = DateTime)]
     since: Option<String>,
+    #[schema(format = DateTime)]
     until: Option<String>,
 }
 
@@ -113,8 +126,9 @@ impl Filter {
     }
 }
 
-#[derive(Serialize)]
-struct DryRun {
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReplayDryRun)]
+pub(super) struct DryRun {
     dry_run: bool,
     matched: u64,
     matched_has_more: bool,

@@ -17,6 +17,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use super::body::Body;
+use super::document;
 use super::envelope::CallerName;
 use super::log::Findings;
 use super::problem::{Code, Problem};
@@ -78,19 +79,12 @@ pub(super) struct Resource {
     takes_tickets: bool,
     /// Who may call the methods that follow.
     access: Access,
-    service: Arc<Service>,
 }
 
 impl Resource {
     /// `{name}` in the path stands for a parameter.
-    pub(super) fn new(path: &'static str, service: &Arc<Service>) -> Self {
-        Self {
-            path,
-            methods: Vec::new(),
-            takes_tickets: false,
-            access: Access::Clients,
-            service: Arc::clone(service),
-        }
+    pub(super) fn new(path: &'static str) -> Self {
+        Self { path, methods: Vec::new(), takes_tickets: false, access: Access::Clients }
     }
 
     /// The methods that follow are for everybody, without a key.
@@ -130,8 +124,7 @@ impl Resource {
         F: Fn(Call) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Response, Problem>> + Send + 'static,
     {
-        let tasks = self.service.tasks().clone();
-        self.on(Method::POST, move |call| whole(tasks.clone(), handler(call)))
+        self.on(Method::POST, move |call| whole(call.service.tasks().clone(), handler(call)))
     }
 
     /// A POST that ends with its connection: an upload, which keeps by itself what has to be kept, and whoever waits.
@@ -148,8 +141,7 @@ impl Resource {
         F: Fn(Call) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Response, Problem>> + Send + 'static,
     {
-        let tasks = self.service.tasks().clone();
-        self.on(Method::DELETE, move |call| whole(tasks.clone(), handler(call)))
+        self.on(Method::DELETE, move |call| whole(call.service.tasks().clone(), handler(call)))
     }
 
     fn on<F, R>(mut self, method: Method, handler: F) -> Self
@@ -161,10 +153,16 @@ impl Resource {
         self
     }
 
+    /// What it has.
+    #[cfg(test)]
+    pub(super) fn methods(&self) -> impl Iterator<Item = (&'static str, Method)> {
+        self.methods.iter().map(|(method, ..)| (self.path, method.clone()))
+    }
+
     /// The filter that matches the path and answers.
-    pub(super) fn into_filter(self, rules: &Arc<Rules>) -> BoxedFilter<(Response,)> {
+    pub(super) fn into_filter(self, service: &Arc<Service>, rules: &Arc<Rules>) -> BoxedFilter<(Response,)> {
         let path = self.path;
-        let (this, rules) = (Arc::new(self), Arc::clone(rules));
+        let (this, service, rules) = (Arc::new(self), Arc::clone(service), Arc::clone(rules));
         warp::path::full()
             .and(warp::ext::optional::<Findings>())
             .and_then(move |full: FullPath, found: Option<Findings>| async move {
@@ -175,8 +173,7 @@ impl Resource {
             })
             .and(parts())
             .then(move |params, (method, headers, query, body)| {
-                let (this, service, rules) =
-                    (Arc::clone(&this), Arc::clone(&this.service), Arc::clone(&rules));
+                let (this, service, rules) = (Arc::clone(&this), Arc::clone(&service), Arc::clone(&rules));
                 async move {
                     let call = Call { service, headers, query, body, params, caller: None, rules };
                     this.answer(&method, call).await.unwrap_or_else(Response::from)
@@ -191,24 +188,30 @@ impl Resource {
             // RFC 9110, section 14.2: for others a range has no meaning.
             call.headers.remove(RANGE);
         }
-        if let Some((_, access, handler)) = self.methods.iter().find(|(method, ..)| method == wanted) {
-            let ticket = if self.takes_tickets && method == Method::GET {
-                take_ticket(&call.headers, &mut call.query)
-            } else {
-                None
+        if let Some((wanted, access, handler)) = self.methods.iter().find(|(method, ..)| method == wanted) {
+            let service = Arc::clone(&call.service);
+            let (caller, answer) = match self.identify(method, &mut call) {
+                Err(problem) => (None, Err(problem)),
+                Ok(caller) => {
+                    call.caller.clone_from(&caller);
+                    match admit(&service, *access, caller.as_ref()) {
+                        Ok(()) => (caller, handler(call).await),
+                        Err(problem) => (caller, Err(problem)),
+                    }
+                }
             };
-            let caller = match ticket {
-                Some(ticket) => Some(redeem(&self.service, &ticket)?),
-                None => authenticate(&self.service, &call.headers)?,
+            let (status, code) = match &answer {
+                Ok(response) => (response.status(), None),
+                Err(problem) => (problem.status(), Some(problem.code())),
             };
-            call.caller.clone_from(&caller);
-            let answer = match admit(&self.service, *access, caller.as_ref()) {
-                Ok(()) => handler(call).await,
-                Err(problem) => Err(problem),
-            };
+            // Every test that asks for something tests the document, too.
+            debug_assert!(
+                document::tells(wanted, self.path, status, code),
+                "{status} {code:?} is not documented"
+            );
             let mut response = answer.unwrap_or_else(Response::from);
             if let Some(caller) = caller {
-                rate_limit::tell(response.headers_mut(), &self.service.allowances(&caller));
+                rate_limit::tell(response.headers_mut(), &service.allowances(&caller));
                 response.extensions_mut().insert(CallerName(caller.client.as_str().to_owned()));
             }
             return Ok(response);
@@ -220,6 +223,19 @@ impl Resource {
             return Ok(response);
         }
         Err(Problem::method_not_allowed(self.allowed()))
+    }
+
+    /// Who asks: by a ticket where one will do, or by a key.
+    fn identify(&self, method: &Method, call: &mut Call) -> Result<Option<Caller>, Problem> {
+        let ticket = if self.takes_tickets && method == Method::GET {
+            take_ticket(&call.headers, &mut call.query)
+        } else {
+            None
+        };
+        match ticket {
+            Some(ticket) => redeem(&call.service, &ticket).map(Some),
+            None => authenticate(&call.service, &call.headers),
+        }
     }
 
     fn allowed(&self) -> HeaderValue {

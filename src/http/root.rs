@@ -1,18 +1,20 @@
 //! Where to start, whether the service is well, and what its problems mean.
 
-use http::HeaderValue;
-use http::header::{CONTENT_TYPE, LINK};
+use http::header::{ACCEPT, CONTENT_TYPE, LINK, VARY};
+use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
+use super::document;
 use super::problem::{CATALOGUE, Code, Problem};
 use super::represent::json;
 use super::resource::Call;
 use crate::service::ServiceError;
 use crate::service::view::{LinkBuilder, Links};
 
-#[derive(Serialize)]
-struct Root<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Root<'a> {
     name: &'static str,
     version: &'static str,
     /// What `preset` can be.
@@ -47,6 +49,9 @@ pub(super) async fn links(call: Call) -> Result<Response, Problem> {
         .get("clients", "/v1/clients")
         .get("client", "/v1/clients/{name}")
         .get("webhook_keys", "/.well-known/webhook-keys")
+        .get("openapi", "/openapi.json")
+        .get("asyncapi", "/asyncapi.json")
+        .get("docs", "/docs")
         .get("live", "/health/live")
         .get("ready", "/health/ready");
     let presets = &call.service.settings().presets;
@@ -63,8 +68,8 @@ pub(super) async fn links(call: Call) -> Result<Response, Problem> {
     Ok(response)
 }
 
-#[derive(Serialize)]
-struct Health {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
     status: &'static str,
 }
 
@@ -87,8 +92,25 @@ pub(super) async fn ready(call: Call) -> Result<Response, Problem> {
 pub(super) async fn problem(call: Call) -> Result<Response, Problem> {
     let row = CATALOGUE.iter().find(|row| row.slug == call.param(0));
     let row = row.ok_or_else(|| Problem::of(Code::NotFound).with_detail("there is no such problem"))?;
-    let page = format!("{}\n\n{}\n{}\n", row.status, row.title, row.advice);
-    let mut response = Response::new(page.into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    let mut response = if accepts_html(&call.headers) {
+        document::problem_page(row)
+    } else {
+        let page = format!("{}\n\n{}\n{}\n", row.status, row.title, row.advice);
+        let mut response = Response::new(page.into());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        response
+    };
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     Ok(response)
+}
+
+/// Whether the client names HTML, as browsers do; `*/*` alone is satisfied with plain text.
+fn accepts_html(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_html = parts.next().is_some_and(|range| range.eq_ignore_ascii_case("text/html"));
+        let refuses = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0_f32));
+        is_html && !parts.any(refuses)
+    })
 }

@@ -7,13 +7,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use http::header::CACHE_CONTROL;
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
+use super::document;
 use super::problem::Problem;
 use super::query::{Query, invalid};
 use super::represent::{insert, json};
 use super::resource::Call;
 use crate::domain::hex::hex;
+use crate::domain::id::SecretId;
 use crate::service::secrets::OpenSecret;
 use crate::service::view::{LinkBuilder, Links, time};
 
@@ -23,20 +26,28 @@ const MAX_OVERLAP_SECONDS: u64 = 7 * 24 * 60 * 60;
 /// How long a published key may be kept, in seconds: a new one is there long before the old one goes.
 const KEYS_MAX_AGE: &str = "public, max-age=300";
 
-#[derive(Serialize)]
-struct List {
+#[derive(Serialize, ToSchema)]
+#[schema(as = SecretList)]
+pub(super) struct List {
     items: Vec<Item>,
     #[serde(rename = "_links")]
     links: Links,
 }
 
 /// What is told of a secret.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Secret)]
 struct Item {
+    #[schema(value_type = Option<SecretId>)]
     id: Option<String>,
+    #[schema(schema_with = document::secret_state)]
     state: &'static str,
     fingerprint: String,
+    #[schema(format = DateTime)]
+    #[schema(format = DateTime)]
     created_at: Option<String>,
+    #[schema(format = DateTime)]
+    #[schema(format = DateTime)]
     expires_at: Option<String>,
 }
 
@@ -52,8 +63,9 @@ impl Item {
     }
 }
 
-#[derive(Serialize)]
-struct New {
+#[derive(Serialize, ToSchema)]
+#[schema(as = NewSecret)]
+pub(super) struct New {
     /// Here, and nowhere else afterwards.
     secret: String,
     #[serde(flatten)]
@@ -93,13 +105,15 @@ pub(super) async fn rotate(call: Call) -> Result<Response, Problem> {
     Ok(response)
 }
 
-#[derive(Serialize)]
-struct Keys {
+#[derive(Serialize, ToSchema)]
+#[schema(as = WebhookKeys)]
+pub(super) struct Keys {
     keys: Vec<Key>,
 }
 
 /// A JSON Web Key (RFC 8037), and the same key as Standard Webhooks writes it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = WebhookKey)]
 struct Key {
     kid: String,
     kty: &'static str,

@@ -41,10 +41,23 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How far ahead a start may be: a job waits in the queue, and counts there.
 const FURTHEST_START: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// From a second to thirty days.
-const DEADLINES_MS: RangeInclusive<u64> = 1000..=30 * 24 * 60 * 60 * 1000;
+pub(crate) const DEADLINES_MS: RangeInclusive<u64> = 1000..=30 * 24 * 60 * 60 * 1000;
 const MAX_METADATA_BYTES: usize = 4096;
-const MAX_TAGS: usize = 16;
-const MAX_TAG_BYTES: usize = 64;
+pub(crate) const MAX_TAGS: usize = 16;
+pub(crate) const MAX_TAG_BYTES: usize = 64;
+
+/// Limits of fields, for the API's document.
+pub mod limits {
+    pub(crate) use super::callback::{
+        ATTEMPTS as CALLBACK_ATTEMPTS, INITIAL_MS as CALLBACK_INITIAL_MS,
+        MAX_HEADERS as MAX_CALLBACK_HEADERS, MAX_MS as CALLBACK_MAX_MS,
+        MAX_VALUE_BYTES as MAX_CALLBACK_HEADER_VALUE,
+    };
+    pub(crate) use super::{DEADLINES_MS, MAX_TAG_BYTES, MAX_TAGS};
+    pub(crate) use crate::notify::webhook::guard::{
+        MAX_SOURCE_URL_LENGTH as MAX_SOURCE_URL, MAX_URL_LENGTH as MAX_CALLBACK_URL,
+    };
+}
 
 /// The fields beside the picture, as text.
 #[derive(Default, Clone, PartialEq, Eq)]

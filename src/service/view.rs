@@ -7,17 +7,20 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::blobs::ORIGINAL;
 use crate::domain::delivery::DeliveryState;
-use crate::domain::event::{Event, Subject};
+use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::hex::hex;
+use crate::domain::id::{EventId, JobId};
 use crate::domain::image::{Format, Placeholder};
-use crate::domain::job::{Artifact, Callback, Job, JobError, JobStatus};
+use crate::domain::job::{Artifact, Callback, Job, JobError, JobStatus, Priority};
 
 mod deliveries;
 mod input;
 mod reader;
+pub mod schema;
 
 pub use deliveries::{AttemptView, DeliveryView, DestinationView, ReplayItemView, ReplayView};
 use input::InputView;
@@ -27,7 +30,7 @@ pub use reader::{Access, Reader, Rules, parameters};
 pub type Links = BTreeMap<String, Link>;
 
 /// A link: where one can go from here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Link {
     /// The relation, the same as its key.
     pub rel: String,
@@ -37,6 +40,7 @@ pub struct Link {
     pub method: &'static str,
     /// The media type that is found there.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub media_type: Option<&'static str>,
     /// Whether `href` is a template.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -99,9 +103,10 @@ impl<'a> LinkBuilder<'a> {
 }
 
 /// How far a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Progress {
     /// 0 to 100, by artifacts made.
+    #[schema(maximum = 100)]
     pub percent: u8,
     /// What is being done.
     pub stage: Option<&'static str>,
@@ -124,77 +129,108 @@ impl Progress {
 }
 
 /// A job.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Job)]
 pub struct JobView {
+    #[schema(value_type = JobId)]
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<String>,
+    #[schema(value_type = JobStatus)]
     status: &'static str,
     active: bool,
     revision: u64,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     started_at: Option<String>,
+    #[schema(format = DateTime)]
     finished_at: Option<String>,
+    #[schema(format = DateTime)]
     start_at: Option<String>,
+    #[schema(format = DateTime)]
     deadline_at: Option<String>,
+    #[schema(format = DateTime)]
     cancel_requested_at: Option<String>,
+    #[schema(format = DateTime)]
     deleted_at: Option<String>,
+    #[schema(format = DateTime)]
     purge_at: Option<String>,
     attempt: u32,
+    #[schema(value_type = Priority)]
     priority: &'static str,
     progress: Progress,
     input: InputView,
     // Events of before there were presets and placeholders keep their bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     preset: Option<String>,
     artifacts: Vec<ArtifactView>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     placeholder: Option<PlaceholderView>,
     callback: Option<CallbackView>,
     tags: Vec<String>,
+    #[schema(value_type = Option<Object>)]
     metadata: Option<Box<RawValue>>,
     error: Option<ErrorView>,
     #[serde(rename = "_links")]
     links: Links,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Artifact)]
 struct ArtifactView {
     name: String,
+    #[schema(schema_with = schema::picture_type)]
     media_type: &'static str,
     bytes: u64,
     width: u32,
     height: u32,
+    #[schema(schema_with = schema::sha256)]
     sha256: String,
+    #[schema(format = "uri")]
     url: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Placeholder)]
 struct PlaceholderView {
     thumbhash: String,
+    #[schema(schema_with = schema::colour)]
     dominant_color: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Callback)]
 struct CallbackView {
+    #[schema(format = "uri")]
     url: String,
+    #[schema(value_type = Vec<schema::CallbackEvent>)]
     events: Vec<&'static str>,
     /// Their names alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     headers: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     max_attempts: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     retry_initial_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     retry_max_ms: Option<u64>,
+    #[schema(schema_with = schema::callback_status)]
     status: &'static str,
     attempts: u32,
+    #[schema(format = DateTime)]
     next_attempt_at: Option<String>,
+    #[schema(format = DateTime)]
     delivered_at: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JobError)]
 struct ErrorView {
     code: String,
     title: String,
@@ -334,22 +370,30 @@ fn error_view(error: &JobError) -> ErrorView {
 }
 
 /// An event: a CloudEvent (CloudEvents 1.0, JSON format) and a Standard Webhooks payload at once.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
 pub struct EventView {
+    #[schema(schema_with = schema::spec_version)]
     specversion: &'static str,
+    #[schema(value_type = EventId)]
     id: String,
+    #[schema(format = "uri")]
     source: String,
     #[serde(rename = "type")]
+    #[schema(value_type = EventKind)]
     kind: &'static str,
     subject: String,
+    #[schema(format = DateTime)]
     time: String,
+    #[schema(format = DateTime)]
     timestamp: String,
     seq: u64,
     datacontenttype: &'static str,
     data: DataView,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventData)]
 #[serde(untagged)]
 enum DataView {
     Job(Box<JobView>),

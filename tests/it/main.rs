@@ -28,6 +28,7 @@ mod cors;
 mod deliveries;
 #[cfg(target_os = "linux")]
 mod disk_full;
+mod document;
 mod egress;
 mod events;
 mod fuzz;

@@ -65,7 +65,7 @@ fn run(program: &Path, script: &str, input: &serde_json::Value) -> (bool, String
 }
 
 /// What the environment variable names, or nothing where that is allowed.
-fn part(variable: &str) -> Option<std::path::PathBuf> {
+pub fn part(variable: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os(variable).map(std::path::PathBuf::from);
     if path.is_none() {
         assert!(std::env::var_os("CI").is_none(), "{variable} is not set: .ci/run installs what it names");

@@ -15,15 +15,15 @@ use crate::domain::secret::SigningSecret;
 use crate::domain::trace::TraceParent;
 use crate::service::vault::{Context, Vault};
 
-const MAX_HEADERS: usize = 10;
+pub(crate) const MAX_HEADERS: usize = 10;
 const MAX_NAME_BYTES: usize = 64;
-const MAX_VALUE_BYTES: usize = 1024;
+pub(crate) const MAX_VALUE_BYTES: usize = 1024;
 const MAX_HEADER_BYTES: usize = 4 * 1024;
-const ATTEMPTS: RangeInclusive<u64> = 1..=25;
+pub(crate) const ATTEMPTS: RangeInclusive<u64> = 1..=25;
 /// From a second to an hour.
-const INITIAL_MS: RangeInclusive<u64> = 1000..=60 * 60 * 1000;
+pub(crate) const INITIAL_MS: RangeInclusive<u64> = 1000..=60 * 60 * 1000;
 /// From a second to a day.
-const MAX_MS: RangeInclusive<u64> = 1000..=24 * 60 * 60 * 1000;
+pub(crate) const MAX_MS: RangeInclusive<u64> = 1000..=24 * 60 * 60 * 1000;
 
 /// Headers that are ours, or the connection's. `Authorization` is not among them: it is what most bring.
 const RESERVED: [&str; 11] = [

@@ -1,45 +1,64 @@
 //! Deliveries, their attempts, destinations and replays.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{LinkBuilder, Links, Reader, time};
-use crate::domain::delivery::{Attempt, Delivery, DeliveryState, ErrorClass, Failure, ResponseHead, Timings};
-use crate::domain::destination::{Destination, HoldReason};
+use super::{LinkBuilder, Links, Reader, schema, time};
+use crate::domain::delivery::{
+    Attempt, Delivery, DeliveryState, ErrorClass, Failure, Fault, ResponseHead, Timings, Trigger,
+};
+use crate::domain::destination::{Destination, HoldReason, Standing};
 use crate::domain::event::EventKind;
-use crate::domain::id::ReplayId;
+use crate::domain::id::{DeliveryId, DestinationId, EventId, JobId, ReplayId};
 use crate::domain::replay::{Replay, ReplayItem, ReplayState};
 use crate::store::DestinationStatus;
 
 /// A delivery.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Delivery)]
 pub struct DeliveryView {
+    #[schema(value_type = DeliveryId)]
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<String>,
+    #[schema(value_type = EventId)]
     event_id: String,
+    #[schema(value_type = EventKind)]
     event_type: &'static str,
+    #[schema(value_type = JobId)]
     job_id: String,
+    #[schema(schema_with = schema::channel)]
     channel: &'static str,
     destination: String,
+    #[schema(value_type = DestinationId)]
     destination_id: String,
+    #[schema(format = "uri")]
     url: String,
+    #[schema(value_type = DeliveryState)]
     state: &'static str,
     /// Why nothing may be sent although it is due. Not part of an event, which never changes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Standing, nullable = false)]
     pub(in crate::service) destination_state: Option<&'static str>,
     attempt_count: u32,
+    #[schema(format = DateTime)]
     next_attempt_at: Option<String>,
     last_error: Option<FailureView>,
     last_status_code: Option<u16>,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     finished_at: Option<String>,
     #[serde(rename = "_links")]
     links: Links,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Failure)]
 struct FailureView {
+    #[schema(value_type = ErrorClass)]
     class: &'static str,
+    #[schema(value_type = Fault)]
     fault: &'static str,
     detail: String,
 }
@@ -91,20 +110,28 @@ fn delivery_links(delivery: &Delivery, reader: Reader<'_>) -> Links {
 }
 
 /// A destination.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Destination)]
 pub struct DestinationView {
+    #[schema(value_type = DestinationId)]
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<String>,
     origin: String,
+    #[schema(value_type = Standing)]
     state: &'static str,
+    #[schema(format = DateTime)]
     created_at: String,
     /// When the state began, for those that are held or suspended.
+    #[schema(format = DateTime)]
     held_since: Option<String>,
+    #[schema(format = DateTime)]
     open_until: Option<String>,
+    #[schema(format = DateTime)]
     failing_since: Option<String>,
     failures: u32,
     last_error: Option<FailureView>,
+    #[schema(format = DateTime)]
     last_success_at: Option<String>,
     #[serde(flatten)]
     traffic: Option<TrafficView>,
@@ -112,7 +139,8 @@ pub struct DestinationView {
     links: Links,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Traffic)]
 struct TrafficView {
     in_flight: u32,
     in_flight_limit: u32,
@@ -158,16 +186,21 @@ impl DestinationView {
 }
 
 /// A replay.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Replay)]
 pub struct ReplayView {
+    #[schema(value_type = ReplayId)]
     id: String,
     /// Who started it.
     client: String,
+    #[schema(value_type = ReplayState)]
     state: &'static str,
     filter: ReplayFilterView,
     rate_per_second: u32,
     force: bool,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     finished_at: Option<String>,
     matched: u64,
     matched_has_more: bool,
@@ -182,16 +215,23 @@ pub struct ReplayView {
     links: Links,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReplayFilter)]
 struct ReplayFilterView {
     client: Option<String>,
     state: String,
+    #[schema(value_type = Option<DestinationId>)]
     destination: Option<String>,
+    #[schema(value_type = Option<EventKind>)]
     event_type: Option<&'static str>,
+    #[schema(value_type = Option<JobId>)]
     job_id: Option<String>,
+    #[schema(value_type = Option<ErrorClass>)]
     error_class: Option<&'static str>,
     status_code: Option<u16>,
+    #[schema(format = DateTime)]
     since: Option<String>,
+    #[schema(format = DateTime)]
     until: Option<String>,
 }
 
@@ -247,11 +287,15 @@ impl ReplayView {
 }
 
 /// One delivery of a replay.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReplayItem)]
 pub struct ReplayItemView {
     number: u64,
+    #[schema(value_type = DeliveryId)]
     delivery_id: String,
+    #[schema(value_type = DeliveryState)]
     was: &'static str,
+    #[schema(schema_with = schema::replay_result)]
     result: &'static str,
     last_status_code: Option<u16>,
     last_error: Option<FailureView>,
@@ -292,10 +336,13 @@ fn failure_view(failure: &Failure) -> FailureView {
 }
 
 /// An attempt.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
 pub struct AttemptView {
     number: u32,
+    #[schema(value_type = Trigger)]
     trigger: &'static str,
+    #[schema(format = DateTime)]
     started_at: String,
     duration_ms: u64,
     timings_ms: TimingsView,
@@ -303,11 +350,13 @@ pub struct AttemptView {
     status_code: Option<u16>,
     response: Option<ResponseView>,
     error: Option<FailureView>,
+    #[schema(format = DateTime)]
     next_attempt_at: Option<String>,
 }
 
 /// Milliseconds with three decimals.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Timings)]
 struct TimingsView {
     dns: Option<f64>,
     connect: Option<f64>,
@@ -330,8 +379,10 @@ impl TimingsView {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReceiverAnswer)]
 struct ResponseView {
+    #[schema(schema_with = schema::header_pairs)]
     headers: Vec<(String, String)>,
     body: String,
     truncated: bool,
