@@ -132,6 +132,7 @@ pub struct Retention {
     pub finished_ms: u64,
     pub deleted_ms: u64,
     pub undelivered_ms: u64,
+    pub audit_ms: u64,
     pub interval_ms: u64,
 }
 
@@ -303,7 +304,7 @@ impl Config {
 
     /// The numbers that would stop the service, or make it useless, outside of these bounds.
     #[rustfmt::skip]
-    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 50] {
+    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 51] {
         let Self { server, storage, queue, source, retention, imaging, callbacks, destinations, .. } = self;
         [
             ("server.header_timeout_ms", server.header_timeout_ms, 1..=DAY_MS),
@@ -335,6 +336,7 @@ impl Config {
             ("retention.finished_ms", retention.finished_ms, 0..=100 * YEAR_MS),
             ("retention.deleted_ms", retention.deleted_ms, 0..=100 * YEAR_MS),
             ("retention.undelivered_ms", retention.undelivered_ms, 0..=100 * YEAR_MS),
+            ("retention.audit_ms", retention.audit_ms, 0..=100 * YEAR_MS),
             ("retention.interval_ms", retention.interval_ms, 1..=DAY_MS),
             ("imaging.threads", imaging.threads as u64, 0..=1024),
             ("imaging.max_pixels", imaging.max_pixels, 1..=1 << 40),

@@ -19,7 +19,7 @@ use super::problem::{Code, Problem};
 use crate::clock::{Clock, Stopwatch, entropy};
 use crate::domain::id::RequestId;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time-ms");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -50,13 +50,17 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let stopwatch = Stopwatch::start();
         let id = request_id(request.headers(), &self.clock);
         let method = request.method().clone();
         // The query may hold secrets: it is neither logged nor repeated.
         let path = request.uri().path().to_owned();
         let base_url = Arc::clone(&self.base_url);
+        // What handlers note of a request can be found in the log by it.
+        if let Ok(value) = HeaderValue::try_from(id.as_str()) {
+            request.headers_mut().insert(REQUEST_ID, value);
+        }
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         async move {
             let mut response = match answer.await {

@@ -17,10 +17,11 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use super::body::Body;
+use super::envelope::REQUEST_ID;
 use super::problem::{Code, Problem};
 use super::query::invalid;
 use super::rate_limit;
-use crate::domain::client::{Caller, ClientId};
+use crate::domain::client::{Caller, ClientId, Role};
 use crate::service::Service;
 use crate::service::clients::InvalidKey;
 use crate::service::view::{Access, Reader, Rules, parameters};
@@ -72,6 +73,8 @@ type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Response, Problem>>
 pub(super) struct Resource {
     path: &'static str,
     methods: Vec<(Method, Access, Handler)>,
+    /// Whether operators' GETs are noted, too.
+    notes_reading: bool,
     /// Whether a ticket in the query will do for GET.
     takes_tickets: bool,
     /// Who may call the methods that follow.
@@ -90,6 +93,7 @@ impl Resource {
         Self {
             path,
             methods: Vec::new(),
+            notes_reading: false,
             takes_tickets: false,
             access: Access::Clients,
             service: Arc::clone(service),
@@ -126,6 +130,15 @@ impl Resource {
         R: Future<Output = Result<Response, Problem>> + Send + 'static,
     {
         Self { takes_tickets: true, ..self }.get(handler)
+    }
+
+    /// A GET that is noted as what changes something is: it tells everything.
+    pub(super) fn noted_get<F, R>(self, handler: F) -> Self
+    where
+        F: Fn(Call) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Response, Problem>> + Send + 'static,
+    {
+        Self { notes_reading: true, ..self }.get(handler)
     }
 
     pub(super) fn post<F, R>(self, handler: F) -> Self
@@ -191,18 +204,13 @@ impl Resource {
             call.headers.remove(RANGE);
         }
         if let Some((_, access, handler)) = self.methods.iter().find(|(method, ..)| method == wanted) {
-            let ticket = if self.takes_tickets && method == Method::GET {
-                take_ticket(&call.headers, &mut call.query)
-            } else {
-                None
-            };
-            let caller = match ticket {
-                Some(ticket) => Some(redeem(&self.service, &ticket)?),
-                None => authenticate(&self.service, &call.headers)?,
-            };
-            call.caller.clone_from(&caller);
+            call.caller = self.identify(method, &mut call)?;
+            let caller = call.caller.clone();
             let answer = match admit(&self.service, *access, caller.as_ref()) {
-                Ok(()) => handler(call).await,
+                Ok(()) => match caller.clone().filter(|caller| self.is_noted(caller, *access, method)) {
+                    Some(caller) => noted(Note::of(self.path, method, caller, &call), handler(call)).await,
+                    None => handler(call).await,
+                },
                 Err(problem) => Err(problem),
             };
             let mut response = answer.unwrap_or_else(Response::from);
@@ -221,12 +229,72 @@ impl Resource {
         Err(Problem::method_not_allowed(self.allowed()))
     }
 
+    /// Who asks, by a ticket or by a key.
+    fn identify(&self, method: &Method, call: &mut Call) -> Result<Option<Caller>, Problem> {
+        let takes_ticket = self.takes_tickets && method == Method::GET;
+        match takes_ticket.then(|| take_ticket(&call.headers, &mut call.query)).flatten() {
+            Some(ticket) => redeem(&self.service, &ticket).map(Some),
+            None => authenticate(&self.service, &call.headers),
+        }
+    }
+
+    /// Whether an audit would ask for it: what operators do to the service, or to something that is there.
+    fn is_noted(&self, caller: &Caller, access: Access, method: &Method) -> bool {
+        let is_reading = [Method::GET, Method::HEAD].contains(method);
+        let is_of_operators = access == Access::Operators || self.path.contains('{');
+        caller.role == Role::Operator && is_of_operators && (!is_reading || self.notes_reading)
+    }
+
     fn allowed(&self) -> HeaderValue {
         let has_get = self.methods.iter().any(|(method, ..)| method == Method::GET);
         let names = self.methods.iter().map(|(method, ..)| method.as_str());
         let all: Vec<_> = names.chain(has_get.then_some("HEAD")).chain(["OPTIONS"]).collect();
         HeaderValue::try_from(all.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"))
     }
+}
+
+/// What is noted of a call.
+struct Note {
+    service: Arc<Service>,
+    caller: Caller,
+    action: String,
+    target: String,
+    request_id: String,
+}
+
+impl Note {
+    fn of(path: &str, method: &Method, caller: Caller, call: &Call) -> Self {
+        let mut params = call.params.iter();
+        let filled = |segment: &str| {
+            let param = segment.starts_with('{').then(|| params.next()).flatten();
+            param.cloned().unwrap_or_else(|| segment.to_owned())
+        };
+        let target: Vec<_> = path.split('/').map(filled).collect();
+        let request_id = call.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+        Self {
+            service: Arc::clone(&call.service),
+            caller,
+            action: format!("{method} {path}"),
+            target: target.join("/"),
+            request_id: request_id.to_owned(),
+        }
+    }
+}
+
+/// Does what is noted first; what came of it is noted also when the client has hung up.
+async fn noted(
+    note: Note,
+    answer: BoxFuture<'static, Result<Response, Problem>>,
+) -> Result<Response, Problem> {
+    let Note { service, caller, action, target, request_id } = note;
+    let tasks = service.tasks().clone();
+    let work = async move {
+        let entry = service.note(&caller, action, target, request_id).await?;
+        let response = answer.await.unwrap_or_else(Response::from);
+        service.note_outcome(entry, response.status().as_u16()).await;
+        Ok(response)
+    };
+    whole(tasks, work).await
 }
 
 /// Who asks. A key that is given must be good, also where none is needed.

@@ -38,6 +38,7 @@ mod listen;
 mod operating;
 mod pictures;
 mod queue;
+mod quotas;
 mod replays;
 mod restart;
 mod secrets;
