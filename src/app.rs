@@ -287,6 +287,7 @@ fn settings(config: &Config, base_url: &str) -> Settings {
     Settings {
         dev: config.dev,
         limits_of_clients: config.limits.defaults(),
+        keep_audit: Duration::from_millis(config.retention.audit_ms),
         base_url: base_url.to_owned(),
         signing_secret_file: config.storage.signing_secret_file(),
         encryption_key_file: config.storage.encryption_key_file(),

@@ -5,6 +5,7 @@
 
 mod api;
 mod artifacts;
+mod audit;
 mod backup;
 mod client;
 mod clients;
@@ -91,6 +92,8 @@ enum Command {
     Secrets(secrets::Args),
     /// Create clients and their API keys, list and revoke them
     Clients(clients::Args),
+    /// List what operators did, newest first
+    Audit(audit::Args),
     /// Write the whole store and its pictures to a file, also while a service runs
     Export(backup::ExportArgs),
     /// Fill an empty data folder from such a file
@@ -155,6 +158,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Queue(args) => Box::pin(queue::run(args, &cli.target)).await,
         Command::Secrets(args) => Box::pin(secrets::run(args, &cli.target)).await,
         Command::Clients(args) => Box::pin(clients::run(args, &cli.target)).await,
+        Command::Audit(args) => Box::pin(audit::run(args, &cli.target)).await,
         Command::Export(args) => Box::pin(backup::export(args, &cli.target)).await,
         Command::Import(args) => Box::pin(backup::import(args)).await,
         Command::Listen(args) => Box::pin(listen::run(args)).await,

@@ -113,6 +113,7 @@ pub struct Retention {
     pub finished_ms: u64,
     pub deleted_ms: u64,
     pub undelivered_ms: u64,
+    pub audit_ms: u64,
     pub interval_ms: u64,
 }
 
@@ -286,7 +287,7 @@ impl Config {
 
     /// The numbers that would stop the service, or make it useless, outside of these bounds.
     #[rustfmt::skip]
-    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 40] {
+    fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 41] {
         let Self { storage, queue, source, retention, imaging, callbacks, destinations, .. } = self;
         [
             ("storage.cache_mib", storage.cache_mib, 1..=1 << 20),
@@ -308,6 +309,7 @@ impl Config {
             ("retention.finished_ms", retention.finished_ms, 0..=100 * YEAR_MS),
             ("retention.deleted_ms", retention.deleted_ms, 0..=100 * YEAR_MS),
             ("retention.undelivered_ms", retention.undelivered_ms, 0..=100 * YEAR_MS),
+            ("retention.audit_ms", retention.audit_ms, 0..=100 * YEAR_MS),
             ("retention.interval_ms", retention.interval_ms, 1..=DAY_MS),
             ("imaging.threads", imaging.threads as u64, 0..=1024),
             ("imaging.max_pixels", imaging.max_pixels, 1..=1 << 40),

@@ -5,6 +5,7 @@
 
 pub mod api_key;
 pub mod attempt;
+pub mod audit;
 pub mod client;
 pub mod delivery;
 pub mod destination;

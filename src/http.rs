@@ -14,6 +14,7 @@ use self::resource::Resource;
 use crate::service::Service;
 use crate::service::view::Rules;
 
+mod audit;
 mod backup;
 mod body;
 mod books;
@@ -83,8 +84,9 @@ fn table() -> Vec<Resource> {
         at("/v1/queue").get(queue::show),
         at("/v1/queue/pause").operators().post(queue::pause),
         at("/v1/queue/resume").operators().post(queue::resume),
-        at("/v1/backup").operators().get(backup::download),
+        at("/v1/backup").operators().noted_get(backup::download),
         at("/v1/tickets").post(tickets::create),
+        at("/v1/audit").operators().get(audit::list),
         at("/v1/clients").operators().get(clients::list).post(clients::create),
         at("/v1/clients/{name}").operators().get(clients::show),
         at("/v1/clients/{name}/revoke").operators().post(clients::revoke),

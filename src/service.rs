@@ -21,6 +21,7 @@ use crate::notify::webhook::guard::Guard;
 use crate::notify::webhook::sender::Sender;
 use crate::store::{Signals, Store, StoreError};
 
+pub mod audit;
 pub mod backup;
 pub mod books;
 pub mod clients;
@@ -78,6 +79,8 @@ pub struct Settings {
     pub dev: bool,
     /// What a client may use whose own limits say nothing.
     pub limits_of_clients: ClientLimits,
+    /// How long it is kept what operators did.
+    pub keep_audit: Duration,
     /// What every link begins with, without a slash at the end.
     pub base_url: String,
     /// Where a signing secret that was made here is kept, for backups.

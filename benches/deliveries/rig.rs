@@ -310,6 +310,7 @@ fn settings() -> Settings {
     Settings {
         dev: true,
         limits_of_clients: ClientLimits::default(),
+        keep_audit: Duration::from_secs(3600),
         signing_secret_file: "signing-secret".into(),
         encryption_key_file: "encryption-key".into(),
         base_url: "http://127.0.0.1:8080".to_owned(),

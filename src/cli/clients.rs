@@ -229,13 +229,13 @@ async fn ask(command: Command, target: &Target, json: bool) -> Result<(), CliErr
             print_key(&new.body, json.then_some(new.text))
         }
         Command::AddKey { name } => {
-            let client: Reply<Row> = api.find("client", name.as_str()).await?;
+            let client: Reply<Row> = api.get(&root.expand("client", "name", name.as_str())?).await?;
             let href = client.body.links.action("add_key", name.as_str(), &client.body.state)?.to_owned();
             let new: Reply<NewKey> = api.post(&href).await?;
             print_key(&new.body, json.then_some(new.text))
         }
         Command::Revoke { name, key } => {
-            let client: Reply<Row> = api.find("client", name.as_str()).await?;
+            let client: Reply<Row> = api.get(&root.expand("client", "name", name.as_str())?).await?;
             let Some(id) = key else {
                 let href = client.body.links.action("revoke", name.as_str(), &client.body.state)?.to_owned();
                 let revoked: Reply<Row> = api.post(&href).await?;
@@ -244,7 +244,7 @@ async fn ask(command: Command, target: &Target, json: bool) -> Result<(), CliErr
             let key = client.body.keys.iter().find(|key| key.id == id.to_string());
             let key = key.ok_or_else(|| CliError::NoSuch(format!("{} has no key {id}", name.as_str())))?;
             api.delete(key.links.href("revoke")?).await?;
-            let client: Reply<Row> = api.find("client", name.as_str()).await?;
+            let client: Reply<Row> = api.get(&root.expand("client", "name", name.as_str())?).await?;
             if json { output::json(&client.text) } else { print(&[client.body], false) }
         }
     }

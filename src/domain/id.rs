@@ -143,6 +143,11 @@ id!(
     "sec_"
 );
 id!(
+    /// An entry of the audit record.
+    AuditId,
+    "aud_"
+);
+id!(
     /// An API key of a client.
     ApiKeyId,
     "key_"

@@ -21,7 +21,7 @@ use super::problem::{Code, Problem};
 use crate::clock::{Clock, Stopwatch, entropy};
 use crate::domain::id::RequestId;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time-ms");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -58,7 +58,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let stopwatch = Stopwatch::start();
         let id = request_id(request.headers(), &self.clock);
         if let Some(found) = request.extensions().get::<Findings>() {
@@ -68,6 +68,10 @@ where
         // The query may hold secrets: it is not repeated.
         let path = request.uri().path().to_owned();
         let base_url = Arc::clone(&self.base_url);
+        // What handlers note of a request can be found in the log by it.
+        if let Ok(value) = HeaderValue::try_from(id.as_str()) {
+            request.headers_mut().insert(REQUEST_ID, value);
+        }
         let answer = match self.head.check(request.uri(), request.headers()) {
             Ok(()) => self.inner.call(request).left_future(),
             Err(problem) => ready(Ok(problem.into())).right_future(),

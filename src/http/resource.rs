@@ -18,12 +18,12 @@ use warp::{Filter, Rejection};
 
 use super::body::Body;
 use super::document;
-use super::envelope::CallerName;
+use super::envelope::{CallerName, REQUEST_ID};
 use super::log::Findings;
 use super::problem::{Code, Problem};
 use super::query::invalid;
 use super::rate_limit;
-use crate::domain::client::{Caller, ClientId};
+use crate::domain::client::{Caller, ClientId, Role};
 use crate::service::Service;
 use crate::service::clients::InvalidKey;
 use crate::service::view::{Access, Reader, Rules, parameters};
@@ -75,6 +75,8 @@ type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Response, Problem>>
 pub(super) struct Resource {
     path: &'static str,
     methods: Vec<(Method, Access, Handler)>,
+    /// Whether operators' GETs are noted, too.
+    notes_reading: bool,
     /// Whether a ticket in the query will do for GET.
     takes_tickets: bool,
     /// Who may call the methods that follow.
@@ -84,7 +86,7 @@ pub(super) struct Resource {
 impl Resource {
     /// `{name}` in the path stands for a parameter.
     pub(super) fn new(path: &'static str) -> Self {
-        Self { path, methods: Vec::new(), takes_tickets: false, access: Access::Clients }
+        Self { path, methods: Vec::new(), notes_reading: false, takes_tickets: false, access: Access::Clients }
     }
 
     /// The methods that follow are for everybody, without a key.
@@ -117,6 +119,15 @@ impl Resource {
         R: Future<Output = Result<Response, Problem>> + Send + 'static,
     {
         Self { takes_tickets: true, ..self }.get(handler)
+    }
+
+    /// A GET that is noted as what changes something is: it tells everything.
+    pub(super) fn noted_get<F, R>(self, handler: F) -> Self
+    where
+        F: Fn(Call) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Response, Problem>> + Send + 'static,
+    {
+        Self { notes_reading: true, ..self }.get(handler)
     }
 
     pub(super) fn post<F, R>(self, handler: F) -> Self
@@ -194,10 +205,14 @@ impl Resource {
                 Err(problem) => (None, Err(problem)),
                 Ok(caller) => {
                     call.caller.clone_from(&caller);
-                    match admit(&service, *access, caller.as_ref()) {
-                        Ok(()) => (caller, handler(call).await),
-                        Err(problem) => (caller, Err(problem)),
-                    }
+                    let answer = match admit(&service, *access, caller.as_ref()) {
+                        Ok(()) => match caller.clone().filter(|caller| self.is_noted(caller, *access, method)) {
+                            Some(caller) => noted(Note::of(self.path, method, caller, &call), handler(call)).await,
+                            None => handler(call).await,
+                        },
+                        Err(problem) => Err(problem),
+                    };
+                    (caller, answer)
                 }
             };
             let (status, code) = match &answer {
@@ -225,17 +240,20 @@ impl Resource {
         Err(Problem::method_not_allowed(self.allowed()))
     }
 
-    /// Who asks: by a ticket where one will do, or by a key.
+    /// Who asks, by a ticket or by a key.
     fn identify(&self, method: &Method, call: &mut Call) -> Result<Option<Caller>, Problem> {
-        let ticket = if self.takes_tickets && method == Method::GET {
-            take_ticket(&call.headers, &mut call.query)
-        } else {
-            None
-        };
-        match ticket {
+        let takes_ticket = self.takes_tickets && method == Method::GET;
+        match takes_ticket.then(|| take_ticket(&call.headers, &mut call.query)).flatten() {
             Some(ticket) => redeem(&call.service, &ticket).map(Some),
             None => authenticate(&call.service, &call.headers),
         }
+    }
+
+    /// Whether an audit would ask for it: what operators do to the service, or to something that is there.
+    fn is_noted(&self, caller: &Caller, access: Access, method: &Method) -> bool {
+        let is_reading = [Method::GET, Method::HEAD].contains(method);
+        let is_of_operators = access == Access::Operators || self.path.contains('{');
+        caller.role == Role::Operator && is_of_operators && (!is_reading || self.notes_reading)
     }
 
     fn allowed(&self) -> HeaderValue {
@@ -244,6 +262,50 @@ impl Resource {
         let all: Vec<_> = names.chain(has_get.then_some("HEAD")).chain(["OPTIONS"]).collect();
         HeaderValue::try_from(all.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"))
     }
+}
+
+/// What is noted of a call.
+struct Note {
+    service: Arc<Service>,
+    caller: Caller,
+    action: String,
+    target: String,
+    request_id: String,
+}
+
+impl Note {
+    fn of(path: &str, method: &Method, caller: Caller, call: &Call) -> Self {
+        let mut params = call.params.iter();
+        let filled = |segment: &str| {
+            let param = segment.starts_with('{').then(|| params.next()).flatten();
+            param.cloned().unwrap_or_else(|| segment.to_owned())
+        };
+        let target: Vec<_> = path.split('/').map(filled).collect();
+        let request_id = call.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+        Self {
+            service: Arc::clone(&call.service),
+            caller,
+            action: format!("{method} {path}"),
+            target: target.join("/"),
+            request_id: request_id.to_owned(),
+        }
+    }
+}
+
+/// Does what is noted first; what came of it is noted also when the client has hung up.
+async fn noted(
+    note: Note,
+    answer: BoxFuture<'static, Result<Response, Problem>>,
+) -> Result<Response, Problem> {
+    let Note { service, caller, action, target, request_id } = note;
+    let tasks = service.tasks().clone();
+    let work = async move {
+        let entry = service.note(&caller, action, target, request_id).await?;
+        let response = answer.await.unwrap_or_else(Response::from);
+        service.note_outcome(entry, response.status().as_u16()).await;
+        Ok(response)
+    };
+    whole(tasks, work).await
 }
 
 /// Who asks. A key that is given must be good, also where none is needed.

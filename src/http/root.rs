@@ -46,6 +46,7 @@ pub(super) async fn links(call: Call) -> Result<Response, Problem> {
         .get("backup", "/v1/backup")
         .get("secrets", "/v1/secrets")
         .post("create_ticket", "/v1/tickets")
+        .get("audit", "/v1/audit")
         .get("clients", "/v1/clients")
         .get("client", "/v1/clients/{name}")
         .get("webhook_keys", "/.well-known/webhook-keys")

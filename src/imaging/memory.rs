@@ -87,8 +87,9 @@ pub(super) fn needed(probe: &Probe, input: u64, variants: &[Variant], watermarks
     let is_named = |name| variants.iter().any(|variant| variant.watermark.as_ref() == Some(name));
     let named = watermarks.iter().filter(|(name, _)| is_named(name));
     let marks: u64 = named.map(|(_, watermark)| 3 * watermark.pixels.len() as u64).sum();
-    // What oxipng's trials take whatever the picture's size, each freed and not yet taken back when the next begins.
-    let trials = if probe.format == Format::Png { FIXED } else { 0 };
+    // What the trials of oxipng and libwebp take whatever the picture's size, each freed and not yet taken back when the
+    // next begins.
+    let trials = if matches!(probe.format, Format::Png | Format::WebP) { FIXED } else { 0 };
     FIXED + trials + 3 * input + marks + peak
 }
 

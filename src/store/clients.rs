@@ -1,4 +1,4 @@
-//! The part of the port that is about clients.
+//! The part of the port that is about clients, and about what operators did.
 //!
 //! Every request asks who it comes from, so an engine has all clients in memory, as the last commit left them.
 
@@ -7,10 +7,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::StoreError;
 use crate::domain::api_key::KeyHash;
+use crate::domain::audit::AuditEntry;
 use crate::domain::client::{Client, ClientId};
+use crate::domain::id::AuditId;
 
 /// The use-cases around clients that an engine implements.
 #[async_trait]
@@ -26,6 +29,15 @@ pub trait ClientStore {
 
     /// Up to `limit` clients behind `after`, by name.
     fn clients(&self, after: Option<&ClientId>, limit: usize) -> Vec<Arc<Client>>;
+
+    /// Notes what an operator does, or replaces the note of the same id. One that has come to its end is only written.
+    async fn note_action(&self, entry: AuditEntry) -> Result<(), StoreError>;
+
+    /// Up to `limit` notes before `before`, the newest first.
+    async fn actions(&self, before: Option<AuditId>, limit: usize) -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// Removes up to `limit` notes of before `end`, the oldest first; how many. Written.
+    async fn forget_actions(&self, end: Timestamp, limit: usize) -> Result<usize, StoreError>;
 
     /// How many jobs of a client wait for a worker; counted up to `most`.
     async fn waiting_of(&self, client: &ClientId, most: u64) -> Result<u64, StoreError>;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Garbage, Paused, StoreError};
+use crate::domain::audit::AuditEntry;
 use crate::domain::client::{Client, ClientId};
 use crate::domain::delivery::{Attempt, Delivery};
 use crate::domain::destination::Destination;
@@ -56,6 +57,8 @@ pub enum Record {
     Secrets(Box<ClientSecrets>),
     /// A client.
     Client(Box<Client>),
+    /// What an operator did.
+    Action(Box<AuditEntry>),
     /// What holds for the whole store.
     Meta {
         /// The last place in the event log that was given away.
@@ -117,7 +120,7 @@ mod tests {
 
     /// One of each kind, as backups of this version hold them. A change of these lines is a change of the format:
     /// older files are still to be read.
-    const LINES: [&str; 10] = [
+    const LINES: [&str; 11] = [
         r#"{"kind":"job","record":{"id":"job_00000000000070008000000000000001","client":"dev","status":"Queued","revision":1,"created_at":1000,"started_at":null,"finished_at":null,"due_at":null,"priority":"Normal","deadline_ms":null,"deadline_at":null,"cancel_requested_at":null,"deleted_at":null,"purge_at":null,"idempotency_key":"order-7","attempt":0,"input":{"filename":"cat.jpg","format":"Jpeg","bytes":3,"width":2,"height":1,"sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},"source":null,"variants":[{"name":"preview","width":800,"height":null,"fit":"Inside","focus":"Centre","format":null,"quality":null,"background":null,"enlarge":false,"watermark":null}],"preset":null,"handling":{"metadata":"None","allow_truncated":false},"placeholder":null,"artifacts":[],"callback":{"url":"https://hooks.example/","events":["JobCompleted"],"secret":"whsec_AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=","headers":[],"retry":{"max_attempts":null,"initial_ms":null,"max_delay_ms":null},"latest":{"delivery":"dlv_00000000000070008000000000000001","state":"Pending","attempts":0,"next_attempt_at":1000,"delivered_at":null}},"tags":["red"],"metadata":"{\"a\":1}","error":{"code":"c","title":"t","detail":"d","retryable":true},"lease":{"worker":"wrk_00000000000070008000000000000001","token":1,"until":2000},"lease_token":1}}"#,
         r#"{"kind":"event","record":{"id":"evt_00000000000070008000000000000001","seq":1,"kind":"JobQueued","at":1000,"source":"http://127.0.0.1:8080","subject":JOB}}"#,
         r#"{"kind":"delivery","record":{"id":"dlv_00000000000070008000000000000001","client":"dev","event_id":"evt_00000000000070008000000000000001","event_seq":1,"event_kind":"JobQueued","job_id":"job_00000000000070008000000000000001","url":"https://hooks.example/","secret":null,"headers":[],"retry":{"max_attempts":null,"initial_ms":null,"max_delay_ms":null},"state":"Pending","revision":0,"attempt_count":1,"earlier_attempts":0,"trigger":"Scheduled","replay":null,"next_attempt_at":1000,"last_error":{"class":"Timeout","fault":"Receiver","detail":"15 s"},"last_status_code":503,"created_at":1000,"finished_at":null}}"#,
@@ -128,6 +131,7 @@ mod tests {
         r#"{"kind":"meta","record":{"last_seq":1,"paused":{"intake":false,"work":true},"keyring":{"sealed_by":[[1,2,3,4,5,6,7,8]],"signing_key":"sealed_AQIDBA=="}}}"#,
         r##"{"kind":"job","record":{"id":"job_00000000000070008000000000000001","client":"dev","status":"Queued","revision":1,"created_at":1000,"started_at":null,"finished_at":null,"due_at":null,"priority":"Normal","deadline_ms":null,"deadline_at":null,"cancel_requested_at":null,"deleted_at":null,"purge_at":null,"idempotency_key":"order-7","attempt":0,"input":{"filename":"cat.jpg","format":"Jpeg","bytes":3,"width":2,"height":1,"sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},"source":null,"variants":[{"name":"square","width":300,"height":200,"fit":"Cover","focus":{"Point":{"x":2500,"y":10000}},"format":"Avif","quality":70,"background":"#ff8000","enlarge":true,"watermark":"logo"}],"preset":"avatar","handling":{"metadata":"Copyright","allow_truncated":true},"placeholder":{"thumbhash":"1QcSHQRnh493V4dIh4eXh1h4kJUI","dominant_color":"#102030"},"artifacts":[],"callback":{"url":"https://hooks.example/","events":["JobCompleted"],"secret":"whsec_AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=","headers":[],"retry":{"max_attempts":null,"initial_ms":null,"max_delay_ms":null},"latest":{"delivery":"dlv_00000000000070008000000000000001","state":"Pending","attempts":0,"next_attempt_at":1000,"delivered_at":null}},"tags":["red"],"metadata":"{\"a\":1}","error":{"code":"c","title":"t","detail":"d","retryable":true},"lease":{"worker":"wrk_00000000000070008000000000000001","token":1,"until":2000},"lease_token":1}}"##,
         r#"{"kind":"client","record":{"name":"shop","role":"operator","revision":3,"created_at":1000,"revoked_at":2000,"limits":{"requests_per_minute":60,"waiting_jobs":null,"upload_bytes_per_minute":0},"keys":[{"id":"key_00000000000070008000000000000001","sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad","created_at":1000,"hint":"x9-_"}]}}"#,
+        r#"{"kind":"action","record":{"id":"aud_00000000000070008000000000000001","at":1000,"client":"ops","action":"POST /v1/queue/pause","target":"/v1/queue/pause","request_id":"req_1","status":200}}"#,
     ];
 
     /// Lines that version 1 wrote differently.

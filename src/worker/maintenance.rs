@@ -45,6 +45,11 @@ pub(super) async fn remove_old(service: Arc<Service>, every: Duration, stop: Can
                     break;
                 }
             }
+            for _ in 0..STEPS_IN_A_ROW {
+                if !service.forget_audit().await? {
+                    break;
+                }
+            }
             service.remove_orphans(shard).await
         };
         pause_after(work.await, &stop).await;

@@ -434,7 +434,7 @@ async fn a_file_that_is_cut_off_or_altered_is_refused_and_leaves_nothing() {
         fails(&import(&altered).each_ref().map(String::as_str), 1, says).await;
         assert!(!target.exists());
     }
-    let newer = String::from_utf8_lossy(&whole[..1024]).replace("{\"format\":4", "{\"format\":9");
+    let newer = String::from_utf8_lossy(&whole[..1024]).replace("{\"format\":5", "{\"format\":9");
     fs::write(&altered, newer).unwrap();
     fails(&import(&altered).each_ref().map(String::as_str), 1, "format version 9").await;
     fails(&import(&place.path().join("none.tar")).each_ref().map(String::as_str), 2, "none.tar").await;

@@ -164,7 +164,7 @@ async fn a_feed_leads_past_the_events_of_others() {
     .unwrap();
 
     let app = App::on(folder, &[], Clock::system()).await;
-    let mut url = app.url("/v1/events?limit=2");
+    let mut url = app.url("/v1/events?client=dev&limit=2");
     let mut pages = 0;
     let found = loop {
         let page: Value = app.http.get(&url).send().await.unwrap().json().await.unwrap();

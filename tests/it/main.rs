@@ -44,6 +44,7 @@ mod operating;
 mod pictures;
 mod problems;
 mod queue;
+mod quotas;
 mod replays;
 mod restart;
 mod secrets;

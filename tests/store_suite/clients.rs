@@ -1,11 +1,13 @@
 //! Clients and their keys.
 
 use darkroom::domain::api_key::ApiKey;
+use darkroom::domain::audit::AuditEntry;
 use darkroom::domain::client::{Client, ClientLimits, Role};
-use darkroom::domain::id::ApiKeyId;
+use darkroom::domain::id::{ApiKeyId, AuditId};
+use darkroom::domain::job::NewJob;
 use darkroom::store::StoreError;
 
-use crate::rig::{Rig, at, client, policy};
+use crate::rig::{Rig, at, client, job, policy};
 
 fn key(n: u8) -> ApiKey {
     ApiKey::from_entropy([n; 32])
@@ -79,4 +81,52 @@ pub async fn they_move_with_everything_else(rig: &Rig) {
     import.finish(at(2)).await.unwrap();
     assert_eq!(other.client_of_key(&key(1).hash()).as_deref(), Some(&kept));
     other.close().await;
+}
+
+fn action(n: u8, status: Option<u16>) -> AuditEntry {
+    AuditEntry {
+        id: AuditId::new(at(n.into()), &[n; 10]),
+        at: at(n.into()),
+        client: client("ops"),
+        action: "POST /v1/queue/pause".to_owned(),
+        target: "/v1/queue/pause".to_owned(),
+        request_id: format!("req_{n}"),
+        status,
+    }
+}
+
+pub async fn what_operators_did_is_read_newest_first_and_goes_by_age(rig: &Rig) {
+    for n in 1..=3 {
+        rig.note_action(action(n, None)).await.unwrap();
+    }
+    rig.note_action(action(2, Some(409))).await.unwrap();
+    rig.reopen(at(5)).await;
+    let all = [action(3, None), action(2, Some(409)), action(1, None)];
+    assert_eq!(rig.actions(None, 9).await.unwrap(), all);
+    assert_eq!(rig.actions(None, 1).await.unwrap(), all[..1]);
+    assert_eq!(rig.actions(Some(all[0].id), 9).await.unwrap(), all[1..]);
+    assert_eq!(rig.forget_actions(at(3), 1).await.unwrap(), 1);
+    assert_eq!(rig.actions(None, 9).await.unwrap(), all[..2]);
+    assert_eq!(rig.forget_actions(at(3), 9).await.unwrap(), 1);
+    assert_eq!(rig.forget_actions(at(3), 9).await.unwrap(), 0);
+    assert_eq!(rig.actions(None, 9).await.unwrap(), all[..1]);
+}
+
+pub async fn who_waits_is_counted_for_each_client(rig: &Rig) {
+    let of = |name, n| NewJob { client: client(name), ..job(n, at(1)) };
+    for n in 1..=3 {
+        rig.accept(of("a", n), at(1)).await;
+    }
+    rig.accept(of("b", 4), at(1)).await;
+    let mut later = of("a", 5);
+    later.start_at = Some(at(100));
+    rig.accept(later, at(1)).await;
+    let (a, b) = (client("a"), client("b"));
+    assert_eq!(rig.waiting_of(&a, 9).await.unwrap(), 4);
+    assert_eq!(rig.waiting_of(&a, 2).await.unwrap(), 2);
+    assert_eq!(rig.waiting_of(&b, 9).await.unwrap(), 1);
+    assert_eq!(rig.waiting_of(&client("c"), 9).await.unwrap(), 0);
+    rig.claim(2, at(2)).await;
+    let both = rig.waiting_of(&a, 9).await.unwrap() + rig.waiting_of(&b, 9).await.unwrap();
+    assert_eq!(both, 3);
 }

@@ -9,11 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use darkroom::clock::Stopwatch;
 use darkroom::domain::api_key::KeyHash;
+use darkroom::domain::audit::AuditEntry;
 use darkroom::domain::client::{Client, ClientId};
 use darkroom::domain::delivery::{Attempt, Delivery, Verdict};
 use darkroom::domain::destination::{Destination, Standing};
 use darkroom::domain::event::Event;
-use darkroom::domain::id::{DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
+use darkroom::domain::id::{AuditId, DeliveryId, DestinationId, JobId, ReplayId, WorkerId};
 use darkroom::domain::image::Placeholder;
 use darkroom::domain::job::{Artifact, Input, Job, Source};
 use darkroom::domain::replay::{NewReplay, Replay, ReplayItem};
@@ -257,6 +258,18 @@ impl ClientStore for Reopening {
 
     fn clients(&self, after: Option<&ClientId>, limit: usize) -> Vec<Arc<Client>> {
         self.inner().clients(after, limit)
+    }
+
+    async fn note_action(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.step(None, async move |store| store.note_action(entry).await).await
+    }
+
+    async fn actions(&self, before: Option<AuditId>, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        self.read(async move |store| store.actions(before, limit).await).await
+    }
+
+    async fn forget_actions(&self, end: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.step(None, async move |store| store.forget_actions(end, limit).await).await
     }
 
     async fn waiting_of(&self, client: &ClientId, most: u64) -> Result<u64, StoreError> {

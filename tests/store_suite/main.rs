@@ -160,5 +160,7 @@ suite! {
         a_client_is_found_by_name_and_by_key_until_the_key_is_taken_from_it
         of_two_changes_at_once_one_is_refused
         they_are_listed_by_name_in_pages
+        what_operators_did_is_read_newest_first_and_goes_by_age
+        who_waits_is_counted_for_each_client
         they_move_with_everything_else;
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::entropy;
+use crate::domain::audit::AuditEntry;
 use crate::domain::client::{Client, ClientId};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState};
 use crate::domain::destination::Destination;
 use crate::domain::dispatch::Dispatch;
 use crate::domain::event::{Event, EventKind, Subject};
-use crate::domain::id::{DeliveryId, DestinationId, EventId, JobId, ReplayId, WorkerId};
+use crate::domain::id::{AuditId, DeliveryId, DestinationId, EventId, JobId, ReplayId, WorkerId};
 use crate::domain::job::{Input, Job, JobError, JobStatus, Origin, TransitionError};
 use crate::domain::replay::{Replay, ReplayItem};
 use crate::domain::rotation::ClientSecrets;
@@ -46,6 +47,7 @@ pub(super) struct Books {
     pub(super) garbage: BTreeMap<JobId, Garbage>,
     pub(super) secrets: BTreeMap<ClientId, ClientSecrets>,
     pub(super) clients: BTreeMap<ClientId, Client>,
+    pub(super) actions: BTreeMap<AuditId, AuditEntry>,
     pub(super) keyring: Keyring,
     pub(super) paused: Paused,
     pub(super) last_seq: u64,
@@ -74,6 +76,7 @@ impl Books {
             garbage: BTreeMap::new(),
             secrets: BTreeMap::new(),
             clients: BTreeMap::new(),
+            actions: BTreeMap::new(),
             keyring: Keyring::default(),
             paused: Paused::default(),
             last_seq: 0,

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::MemoryStore;
 use crate::domain::api_key::KeyHash;
+use crate::domain::audit::AuditEntry;
 use crate::domain::client::{Client, ClientId};
+use crate::domain::id::AuditId;
 use crate::domain::job::{Job, JobStatus};
 use crate::store::{ClientStore, StoreError};
 
@@ -37,6 +40,27 @@ impl ClientStore for MemoryStore {
         let books = self.lock();
         let behind = books.clients.values().filter(|client| after.is_none_or(|after| client.name > *after));
         behind.take(limit).cloned().map(Arc::new).collect()
+    }
+
+    async fn note_action(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.step(|books| {
+            books.actions.insert(entry.id, entry);
+            Ok(())
+        })
+    }
+
+    async fn actions(&self, before: Option<AuditId>, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        let older = |entry: &&AuditEntry| before.is_none_or(|before| entry.id < before);
+        self.read(|books| books.actions.values().rev().filter(older).take(limit).cloned().collect())
+    }
+
+    async fn forget_actions(&self, end: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.step(|books| {
+            let old = books.actions.keys().filter(|id| id.created_at() < end).take(limit);
+            let old: Vec<_> = old.copied().collect();
+            old.iter().for_each(|id| drop(books.actions.remove(id)));
+            Ok(old.len())
+        })
     }
 
     async fn waiting_of(&self, client: &ClientId, most: u64) -> Result<u64, StoreError> {

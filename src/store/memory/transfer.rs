@@ -38,6 +38,7 @@ impl MemoryExport {
         let garbage = books.garbage.values().cloned().map(Record::Garbage);
         let secrets = books.secrets.values().map(|one| Record::Secrets(Box::new(one.clone())));
         let clients = books.clients.values().map(|one| Record::Client(Box::new(one.clone())));
+        let actions = books.actions.values().map(|one| Record::Action(Box::new(one.clone())));
         let keyring = books.keyring.clone();
         let meta = Record::Meta { last_seq: books.last_seq, paused: books.paused, keyring };
         let records = jobs
@@ -48,7 +49,8 @@ impl MemoryExport {
             .chain(keys)
             .chain(garbage)
             .chain(secrets)
-            .chain(clients);
+            .chain(clients)
+            .chain(actions);
         let records = Some(records.chain([meta]).collect());
         Ok(Self { records, is_running: Arc::clone(is_running) })
     }
@@ -108,6 +110,7 @@ impl Import for MemoryImport {
                 Record::Garbage(garbage) => drop(books.garbage.insert(garbage.job, garbage)),
                 Record::Secrets(secrets) => drop(books.secrets.insert(secrets.client.clone(), *secrets)),
                 Record::Client(client) => drop(books.clients.insert(client.name.clone(), *client)),
+                Record::Action(entry) => drop(books.actions.insert(entry.id, *entry)),
                 Record::Meta { last_seq, paused, keyring } => {
                     (books.last_seq, books.paused) = (books.last_seq.max(last_seq), paused);
                     books.keyring = keyring;

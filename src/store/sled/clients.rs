@@ -1,14 +1,17 @@
-//! Clients: on disk by name, and in memory as the last commit left them.
+//! Clients: on disk by name, and in memory as the last commit left them. What operators did, by time.
 
 use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::engine::{Engine, Writes};
 use super::writer::{Durability, Shared};
 use super::{SledStore, keys, records};
 use crate::domain::api_key::KeyHash;
+use crate::domain::audit::AuditEntry;
 use crate::domain::client::{Client, ClientId};
+use crate::domain::id::AuditId;
 use crate::domain::job::{JobStatus, Priority};
 use crate::store::clients::Directory;
 use crate::store::{ClientStore, StoreError};
@@ -38,6 +41,35 @@ impl ClientStore for SledStore {
 
     fn clients(&self, after: Option<&ClientId>, limit: usize) -> Vec<Arc<Client>> {
         read(&self.shared, |clients| clients.list(after, limit))
+    }
+
+    async fn note_action(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        let durability = if entry.status.is_some() { Durability::Written } else { Durability::Synced };
+        self.writer.write(durability, move |tx| tx.put(keys::action(entry.id), &entry)).await
+    }
+
+    async fn actions(&self, before: Option<AuditId>, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        let mut range = keys::all(keys::ACTION);
+        range.end = before.map_or(range.end, keys::action);
+        self.read(move |shared| {
+            let entries = shared.engine.scan(range).rev().take(limit);
+            entries.map(|entry| records::decode(&entry?.1)).collect()
+        })
+        .await
+    }
+
+    async fn forget_actions(&self, end: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.writer
+            .write(Durability::Written, move |tx| {
+                let mut range = keys::all(keys::ACTION);
+                // The first id of that time.
+                range.end = keys::action(AuditId::new(end, &[0; 10]));
+                let old = tx.keys(range, limit)?;
+                let count = old.len();
+                old.into_iter().for_each(|key| tx.delete(key));
+                Ok(count)
+            })
+            .await
     }
 
     async fn waiting_of(&self, client: &ClientId, most: u64) -> Result<u64, StoreError> {

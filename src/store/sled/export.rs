@@ -30,7 +30,7 @@ const SLICE_KEYS: usize = 256;
 const SLICE_BYTES: usize = 512 * 1024;
 
 /// What is read out, in this order. Everything else follows from it.
-const KINDS: [u8; 10] = [
+const KINDS: [u8; 11] = [
     keys::JOB,
     keys::EVENTS,
     keys::LONG_EVENT,
@@ -41,6 +41,7 @@ const KINDS: [u8; 10] = [
     keys::GARBAGE,
     keys::SECRETS,
     keys::CLIENT,
+    keys::ACTION,
 ];
 
 /// What the writer keeps of an export.
@@ -274,6 +275,7 @@ fn records_of(key: &[u8], value: &[u8]) -> Result<Vec<Record>, StoreError> {
         Some(&keys::GARBAGE) => records::decode(value).map(Record::Garbage),
         Some(&keys::SECRETS) => records::decode(value).map(|it| Record::Secrets(Box::new(it))),
         Some(&keys::CLIENT) => records::decode(value).map(|it| Record::Client(Box::new(it))),
+        Some(&keys::ACTION) => records::decode(value).map(|it| Record::Action(Box::new(it))),
         _ => Err(no_key()),
     };
     record.map(|record| vec![record]).map_err(named)

@@ -120,6 +120,7 @@ fn put(tx: &mut Tx<'_>, record: Record) -> Result<(), StoreError> {
         Record::Garbage(garbage) => tx.put(keys::garbage(garbage.job), &garbage),
         Record::Secrets(secrets) => tx.put(keys::secrets(&secrets.client), &*secrets),
         Record::Client(client) => tx.put(keys::client(&client.name), &*client),
+        Record::Action(entry) => tx.put(keys::action(entry.id), &*entry),
         Record::Meta { last_seq, .. } => {
             tx.skip_seq(last_seq);
             Ok(())

@@ -6,7 +6,7 @@ use std::ops::Range;
 use jiff::Timestamp;
 
 use crate::domain::client::ClientId;
-use crate::domain::id::{DeliveryId, DestinationId, JobId, ReplayId};
+use crate::domain::id::{AuditId, DeliveryId, DestinationId, JobId, ReplayId};
 use crate::domain::job::{JobStatus, Priority};
 use crate::store::StoreError;
 
@@ -52,6 +52,7 @@ pub(super) const REPLAY_ITEM: u8 = b'I';
 pub(super) const ATTEMPT: u8 = b'a';
 pub(super) const SECRETS: u8 = b'S';
 pub(super) const CLIENT: u8 = b'C';
+pub(super) const ACTION: u8 = b'A';
 pub(super) const SET_ASIDE: u8 = b'z';
 
 fn key(prefix: u8, parts: &[&[u8]]) -> Key {
@@ -162,6 +163,10 @@ pub(super) fn job_purge(at: Timestamp, id: JobId) -> Key {
 /// The secrets of a client.
 pub(super) fn secrets(client: &ClientId) -> Key {
     key(SECRETS, &[client.as_str().as_bytes()])
+}
+
+pub(super) fn action(id: AuditId) -> Key {
+    key(ACTION, &[id.as_bytes()])
 }
 
 pub(super) fn client(name: &ClientId) -> Key {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::{self, DueClass, Key};
 use super::layouts::{EventV2, EventV3, EventV4, JobRecordV5};
+use crate::domain::audit::AuditEntry;
 use crate::domain::client::Client;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState};
 use crate::domain::destination::Destination;
@@ -130,6 +131,10 @@ impl Record for ClientSecrets {
 }
 
 impl Record for Client {
+    const VERSION: u8 = 1;
+}
+
+impl Record for AuditEntry {
     const VERSION: u8 = 1;
 }
 
