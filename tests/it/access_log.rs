@@ -41,7 +41,7 @@ async fn logged(access: &str) -> Vec<Value> {
     http.get(url("/hunter2")).header("x-request-id", "nowhere").send().await.unwrap();
 
     // One that does not wait for its answer.
-    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    let soon = Clock::system().now() + jiff::SignedDuration::from_hours(1);
     let job =
         http.post(url("/v1/jobs")).multipart(form(picture::jpeg(20, 20), &[("start_at", &soon.to_string())]));
     let job: Value = job.send().await.unwrap().json().await.unwrap();
