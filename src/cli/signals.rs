@@ -65,6 +65,6 @@ impl HangUps {
         }
         #[cfg(not(unix))]
         let _ = this;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

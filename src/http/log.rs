@@ -1,6 +1,7 @@
 //! The access log: one line for each request, when its answer is written or its client is gone. And how long answers take.
 //!
-//! It names the route instead of the path, and no query: in these are ids and secrets.
+//! It names the route instead of the path, and no query: in these are ids and secrets. Who is gone before the request is
+//! looked at made none.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
