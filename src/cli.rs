@@ -6,6 +6,7 @@
 mod api;
 mod artifacts;
 mod backup;
+mod bulk;
 mod client;
 mod clients;
 mod deliveries;

@@ -15,8 +15,10 @@ use crate::service::Service;
 use crate::service::view::Rules;
 
 mod backup;
+mod batch;
 mod body;
 mod books;
+mod bulk;
 mod callbacks;
 mod clients;
 mod conditional;
@@ -27,6 +29,7 @@ mod envelope;
 mod events;
 mod jobs;
 mod lifecycle;
+mod links;
 mod local;
 mod page;
 mod prefer;
@@ -47,12 +50,17 @@ fn table(service: &Arc<Service>) -> Vec<Resource> {
     let at = |path| Resource::new(path, service);
     vec![
         at("/v1/jobs").get(jobs::list).upload(jobs::submit),
+        // Before the jobs themselves, whose ids are other words.
+        at("/v1/jobs/batch").post(batch::submit),
+        at("/v1/jobs/cancel").post(bulk::cancel),
         at("/v1/jobs/{id}").get(jobs::show).delete(lifecycle::delete),
         at("/v1/jobs/{id}/cancel").post(lifecycle::cancel),
         at("/v1/jobs/{id}/restore").post(lifecycle::restore),
         at("/v1/jobs/{id}/retry").post(lifecycle::retry),
         at("/v1/jobs/{id}/events").get(events::of_job),
-        at("/v1/jobs/{id}/artifacts/{name}").get(jobs::artifact),
+        // Open to whoever has a signed link.
+        at("/v1/jobs/{id}/artifacts/{name}").open().get(jobs::artifact),
+        at("/v1/jobs/{id}/links").post(links::create),
         at("/v1/jobs/{id}/deliveries").get(deliveries::of_job),
         at("/v1/deliveries").get(deliveries::list),
         at("/v1/deliveries/{id}").get(deliveries::show),

@@ -179,7 +179,8 @@ struct Document<'a> {
     detail: Option<&'a str>,
     instance: &'a str,
     code: &'a str,
-    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<ErrorItem<'a>>,
     #[serde(flatten)]
@@ -250,7 +251,11 @@ impl Problem {
         Self { header: Some(Box::new((RETRY_AFTER, HeaderValue::from(wait.as_secs())))), ..self }
     }
 
-    /// The body, for the request of this path and id.
+    pub(super) fn status(&self) -> StatusCode {
+        self.code.row().status
+    }
+
+    /// The body, for the request of this path and id; as part of another answer it has no id.
     pub(super) fn document(&self, base_url: &str, instance: &str, request_id: &str) -> Vec<u8> {
         let Row { slug, title, status, .. } = self.code.row();
         let document = Document {
@@ -260,7 +265,7 @@ impl Problem {
             detail: self.detail.as_deref(),
             instance,
             code: slug,
-            request_id,
+            request_id: Some(request_id).filter(|id| !id.is_empty()),
             errors: self
                 .errors
                 .iter()

@@ -296,7 +296,7 @@ mod tests {
     use super::super::engine::tests::{CACHE, policy};
     use super::*;
     use crate::domain::job::tests::{at, new_job};
-    use crate::store::{Store as _, Submission};
+    use crate::store::{JobAction, Store as _, Submission};
 
     type Entries = BTreeMap<Key, Vec<u8>>;
 
@@ -421,7 +421,7 @@ mod tests {
         let mut export = store.export().await.unwrap();
         assert!(matches!(store.export().await, Err(StoreError::ExportRunning)));
         store.submit(submission(2), at(2)).await.unwrap();
-        store.delete_job(id, at(3)).await.unwrap();
+        store.change_job(id, JobAction::Delete, None, at(3)).await.unwrap();
         let long_after = at(1_000_000);
         let worker = crate::domain::job::tests::worker(1);
         // The callback of its cancellation must have ended before it may go.
