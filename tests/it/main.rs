@@ -14,6 +14,7 @@
 
 mod backup;
 mod bad_input;
+mod bulk;
 mod callback_fields;
 mod callbacks;
 mod cli;
@@ -32,7 +33,9 @@ mod imaging;
 mod jobs;
 mod killed;
 mod lifecycle;
+mod links;
 mod listen;
+mod manners;
 mod operating;
 mod pictures;
 mod queue;
@@ -41,6 +44,7 @@ mod restart;
 mod secrets;
 mod server;
 mod signature;
+mod signed;
 mod source;
 mod support;
 mod variants;
