@@ -309,6 +309,7 @@ fn settings(config: &Config, base_url: &str) -> Settings {
             + SETTLE_MARGIN,
         job_retry: config.queue.retry_policy(),
         delivery_retry: config.callbacks.retry_policy(),
+        callback_links: config.callbacks.artifact_links(),
         handshake: handshake(config, base_url),
     }
 }

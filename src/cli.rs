@@ -7,6 +7,7 @@ mod api;
 mod artifacts;
 mod audit;
 mod backup;
+mod bulk;
 mod client;
 mod clients;
 mod deliveries;

@@ -16,8 +16,10 @@ use crate::service::view::Rules;
 
 mod audit;
 mod backup;
+mod batch;
 mod body;
 mod books;
+mod bulk;
 mod callbacks;
 mod clients;
 mod conditional;
@@ -31,6 +33,7 @@ mod events;
 mod head;
 mod jobs;
 mod lifecycle;
+mod links;
 mod local;
 mod log;
 mod page;
@@ -56,12 +59,17 @@ fn table() -> Vec<Resource> {
     let at = Resource::new;
     vec![
         at("/v1/jobs").get(jobs::list).upload(jobs::submit),
+        // Before the jobs themselves, whose ids are other words.
+        at("/v1/jobs/batch").post(batch::submit),
+        at("/v1/jobs/cancel").post(bulk::cancel),
         at("/v1/jobs/{id}").ticketed(jobs::show).delete(lifecycle::delete),
         at("/v1/jobs/{id}/cancel").post(lifecycle::cancel),
         at("/v1/jobs/{id}/restore").post(lifecycle::restore),
         at("/v1/jobs/{id}/retry").post(lifecycle::retry),
         at("/v1/jobs/{id}/events").ticketed(events::of_job),
-        at("/v1/jobs/{id}/artifacts/{name}").ticketed(jobs::artifact),
+        // Open to whoever has a signed link.
+        at("/v1/jobs/{id}/artifacts/{name}").open().ticketed(jobs::artifact),
+        at("/v1/jobs/{id}/links").post(links::create),
         at("/v1/jobs/{id}/deliveries").get(deliveries::of_job),
         at("/v1/deliveries").get(deliveries::list),
         at("/v1/deliveries/{id}").get(deliveries::show),

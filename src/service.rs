@@ -24,6 +24,7 @@ use crate::store::{Signals, Store, StoreError};
 pub mod audit;
 pub mod backup;
 pub mod books;
+pub mod bulk;
 pub mod clients;
 pub mod deliver;
 pub mod deliveries;
@@ -34,6 +35,7 @@ pub mod handshake;
 pub mod intake;
 pub mod keyfile;
 pub mod lifecycle;
+pub mod links;
 pub mod process;
 pub mod quotas;
 pub mod read;
@@ -119,6 +121,8 @@ pub struct Settings {
     pub job_retry: RetryPolicy,
     /// When a failed attempt of a delivery is repeated.
     pub delivery_retry: RetryPolicy,
+    /// How long the links in callbacks are good, from the event on, for whoever has them; `None`: with a key alone.
+    pub callback_links: Option<Duration>,
     /// Which receivers are asked first.
     pub handshake: handshake::HandshakePolicy,
 }

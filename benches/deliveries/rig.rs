@@ -330,6 +330,7 @@ fn settings() -> Settings {
         attempt_lease: 30 * SECOND,
         job_retry: retry(3),
         delivery_retry: retry(10),
+        callback_links: None,
         handshake: HandshakePolicy::default(),
     }
 }

@@ -7,6 +7,7 @@ use clap::builder::PossibleValuesParser;
 use url::Url;
 
 use super::api::{Api, Reply, Target};
+use super::bulk::Matching;
 use super::error::CliError;
 use super::model::Job;
 use super::pages::{self, Paging};
@@ -21,6 +22,7 @@ Examples:
   darkroom jobs watch job_0193f1c2a4b57d3e8f60718293a4b5c6 --timeout 60
   darkroom jobs list --tag cats --created-after 2026-11-01T00:00:00Z --include-deleted
   darkroom jobs cancel job_0193f1c2a4b57d3e8f60718293a4b5c6 job_0193f1c2b1307a4d9c2e5f6071829304
+  darkroom jobs cancel --all-matching --status queued --tag cats --dry-run
 
 With --json the service's answers are printed to the letter, each on a line of its own: one for each page with --all, and \
 one for each of several ids. Of several ids each is tried; the exit code is that of those that failed, or 1 where they differ.";
@@ -54,13 +56,21 @@ enum Command {
         timeout: u64,
     },
     /// Call jobs off: one that waits is cancelled, one that runs stops at its next step
-    Cancel(Ids),
+    Cancel(Cancel),
     /// Queue jobs again that failed or were cancelled
     Retry(Ids),
     /// Hide jobs from lists; they can be restored until they are purged, and are cancelled unless they have ended
     Delete(Ids),
     /// Take the deletion of jobs back
     Restore(Ids),
+}
+
+#[derive(clap::Args)]
+struct Cancel {
+    #[command(flatten)]
+    ids: Ids,
+    #[command(flatten)]
+    matching: Matching,
 }
 
 #[derive(clap::Args, Default)]
@@ -99,7 +109,10 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
             let job = find(&api, &id).await?;
             watch::follow_and_print(&api, job, Duration::from_secs(timeout), args.json).await
         }
-        Command::Cancel(ids) => each(&api, &ids, "cancel", args.json).await,
+        Command::Cancel(Cancel { ids, matching }) => match matching.is_wanted() {
+            true => matching.cancel(&api, args.json).await,
+            false => each(&api, &ids, "cancel", args.json).await,
+        },
         Command::Retry(ids) => each(&api, &ids, "retry", args.json).await,
         Command::Delete(ids) => each(&api, &ids, "delete", args.json).await,
         Command::Restore(ids) => each(&api, &ids, "restore", args.json).await,

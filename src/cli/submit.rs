@@ -29,6 +29,7 @@ Examples:
   darkroom submit photo.jpg --event completed --callback http://127.0.0.1:9000/ --json
   darkroom submit photo.jpg --variants '[{\"name\": \"square\", \"width\": 300, \"height\": 300, \"fit\": \"cover\"}]'
   darkroom submit --source-url https://cdn.example/photo.jpg --wait
+  darkroom submit --batch jobs.ndjson
   darkroom submit photo.jpg --metadata '{\"order\": 7}' --idempotency-key order-7
 
 With --wait the exit code is 0 when the job is completed, 4 when it failed, 5 when it takes too long.";
@@ -38,11 +39,14 @@ With --wait the exit code is 0 when the job is completed, 4 when it failed, 5 wh
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The picture: JPEG, PNG, WebP or GIF
-    #[arg(required_unless_present = "source_url")]
+    #[arg(required_unless_present_any = ["source_url", "batch"])]
     file: Option<PathBuf>,
     /// Where the service fetches the picture from, instead of a file
     #[arg(long, value_name = "URL", conflicts_with = "file")]
     source_url: Option<String>,
+    /// Many jobs from a file: {"jobs": […]}, or one a line, each with source_url and the API's fields; - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "source_url", "callback", "variants", "preset", "metadata_policy", "allow_truncated", "priority", "start_at", "deadline", "tags", "metadata", "idempotency_key", "wait"])]
+    batch: Option<PathBuf>,
     /// Where the service posts the job's events
     #[arg(long, value_name = "URL")]
     callback: Option<String>,
@@ -119,6 +123,9 @@ pub(super) struct Submission {
 }
 
 pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
+    if let Some(file) = &args.batch {
+        return super::bulk::submit(&Api::new(target)?, file, args.json).await;
+    }
     let (wait, json, limit) = (args.wait, args.json, Duration::from_secs(args.timeout));
     let submission = args.into_submission()?;
     let api = Api::new(target)?;

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::{ConfigError, require};
+use super::{ConfigError, DAY_MS, require};
 
 /// Section `[callbacks]`.
 #[derive(Clone, Deserialize)]
@@ -29,6 +29,7 @@ pub struct Callbacks {
     pub ed25519: bool,
     pub handshake_hosts: Vec<String>,
     pub handshake_origin: String,
+    pub artifact_links_ms: u64,
 }
 
 impl std::fmt::Debug for Callbacks {
@@ -80,6 +81,12 @@ impl Callbacks {
         as_in_urls(&self.allow_hosts)
     }
 
+    /// How long the links in callbacks are good for those who have no key.
+    #[must_use]
+    pub fn artifact_links(&self) -> Option<Duration> {
+        Some(Duration::from_millis(self.artifact_links_ms)).filter(|lasts| !lasts.is_zero())
+    }
+
     /// The hosts that are asked for their permission, as a URL has them; `*` for all.
     #[must_use]
     pub fn handshake_hosts(&self) -> Vec<String> {
@@ -95,6 +102,9 @@ impl Callbacks {
         })?;
         require_hosts("callbacks.allow_hosts", self.allow_hosts.iter())?;
         require_hosts("callbacks.handshake_hosts", self.handshake_hosts.iter().filter(|host| *host != "*"))?;
+        require(self.artifact_links_ms <= 7 * DAY_MS, "callbacks.artifact_links_ms", || {
+            format!("must be from 0 to {}", 7 * DAY_MS)
+        })?;
         let origin = &self.handshake_origin;
         require(
             origin.is_empty() || matches!(Host::parse(origin), Ok(Host::Domain(name)) if name == *origin),

@@ -62,13 +62,18 @@ impl Body {
 impl Body {
     /// The whole of a small body; nothing is an empty one.
     pub(super) async fn small(&mut self) -> Result<Vec<u8>, Problem> {
+        self.up_to(SMALL_BYTES).await
+    }
+
+    /// The whole of a body of no more than so many bytes.
+    pub(super) async fn up_to(&mut self, limit: usize) -> Result<Vec<u8>, Problem> {
         let read = async {
             let mut bytes = Vec::new();
             while let Some(chunk) = self.next().await {
                 let broken = || Problem::of(Code::RequestTimeout).with_detail("the body broke off");
                 bytes.extend_from_slice(&chunk.map_err(|_| broken())?);
-                if bytes.len() > SMALL_BYTES {
-                    return Err(Problem::payload_too_large(SMALL_BYTES as u64));
+                if bytes.len() > limit {
+                    return Err(Problem::payload_too_large(limit as u64));
                 }
             }
             Ok(bytes)

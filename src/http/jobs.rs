@@ -27,6 +27,7 @@ use crate::domain::hex::hex;
 use crate::domain::id::JobId;
 use crate::domain::job::{Job, JobStatus};
 use crate::service::ServiceError;
+use crate::service::links::Signed;
 use crate::service::read::{JobQuery, OpenArtifact};
 use crate::service::submit::{Accepted, Request, SourceRequest};
 use crate::service::view::{LinkBuilder, download_name};
@@ -34,6 +35,8 @@ use crate::service::view::{LinkBuilder, download_name};
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(super) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+/// As long as caches may keep a picture.
+const YEAR_SECONDS: u64 = 31_536_000;
 /// Read at once from a picture on its way out.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -156,12 +159,23 @@ pub(super) async fn list(call: Call) -> Result<Response, Problem> {
     Ok(page.answer(items, found.next.as_ref().map(|id| &id.as_bytes()[..]), links))
 }
 
-/// `GET /v1/jobs/{id}/artifacts/{name}`
+/// `GET /v1/jobs/{id}/artifacts/{name}`: for whoever may see the job, or has a signed link.
 pub(super) async fn artifact(call: Call) -> Result<Response, Problem> {
-    Query::parse(&call.query, &[])?;
+    let is_signed = !call.query.is_empty();
+    if !is_signed {
+        call.caller()?;
+    }
+    let query = Query::parse(&call.query, &["expires", "signature"])?;
     let id = job_id(&call)?;
     let name = call.param(1);
-    let artifact = call.service.artifact(call.caller()?, id, name).await?;
+    // It never changes under its URL; but it is the client's own.
+    let (artifact, fresh) = if is_signed {
+        let [expires, signature] = ["expires", "signature"].map(|name| query.get(name).unwrap_or_default());
+        let (artifact, left) = call.service.signed_artifact(id, name, Signed { expires, signature }).await?;
+        (artifact, left.as_secs())
+    } else {
+        (call.service.artifact(call.caller()?, id, name).await?, YEAR_SECONDS)
+    };
     let etag = format!("\"{}\"", hex(&artifact.sha256));
     let mut response = if not_modified(&call.headers, &etag) {
         unchanged()
@@ -172,8 +186,7 @@ pub(super) async fn artifact(call: Call) -> Result<Response, Problem> {
         response
     };
     let headers = response.headers_mut();
-    // It never changes under its URL; but it is the client's own.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    insert(headers, CACHE_CONTROL, &format!("private, max-age={fresh}, immutable"));
     insert(headers, ETAG, &etag);
     Ok(response)
 }
@@ -238,12 +251,16 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     let key = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
-    let valid =
-        (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
-    if valid { Ok(Some(key.to_owned())) } else { Err(Problem::of(Code::InvalidIdempotencyKey)) }
+    check_key(key.to_owned()).map(Some)
 }
 
-fn status(text: &str) -> Result<JobStatus, Problem> {
+pub(super) fn check_key(key: String) -> Result<String, Problem> {
+    let valid =
+        (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
+    if valid { Ok(key) } else { Err(Problem::of(Code::InvalidIdempotencyKey)) }
+}
+
+pub(super) fn status(text: &str) -> Result<JobStatus, Problem> {
     JobStatus::parse(text).ok_or_else(|| {
         let known = JobStatus::ALL.map(JobStatus::as_str).join(", ");
         invalid("status", "unknown", format!("one of {known}"))

@@ -71,13 +71,18 @@ impl<'a> Page<'a> {
         next: Option<&[u8]>,
         links: LinkBuilder<'_>,
     ) -> Response {
-        let next_cursor = next.map(|place| URL_SAFE_NO_PAD.encode([&self.check(place), place].concat()));
+        let next_cursor = next.map(|place| self.cursor(place));
         let mut links = links.get("self", &self.at(self.cursor.as_deref())).get("first", &self.at(None));
         if let Some(cursor) = &next_cursor {
             links = links.get("next", &self.at(Some(cursor)));
         }
         let page = PageInfo { limit: self.limit, has_more: next_cursor.is_some(), next_cursor };
         json(&List { items, page, links: links.build() })
+    }
+
+    /// What leads on from this place.
+    pub(super) fn cursor(&self, place: &[u8]) -> String {
+        URL_SAFE_NO_PAD.encode([&self.check(place), place].concat())
     }
 
     fn at(&self, cursor: Option<&str>) -> String {

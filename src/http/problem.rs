@@ -202,7 +202,8 @@ pub(super) struct Document<'a> {
     instance: &'a str,
     #[schema(schema_with = document::code)]
     code: &'a str,
-    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<ErrorItem<'a>>,
     #[serde(flatten)]
@@ -291,7 +292,7 @@ impl Problem {
         Self { header: Some(Box::new((RETRY_AFTER, HeaderValue::from(wait.as_secs())))), ..self }
     }
 
-    /// The body, for the request of this path and id.
+    /// The body, for the request of this path and id; as part of another answer it has no id.
     pub(super) fn document(&self, base_url: &str, instance: &str, request_id: &str) -> Vec<u8> {
         let Row { slug, title, status, .. } = self.code.row();
         let document = Document {
@@ -301,7 +302,7 @@ impl Problem {
             detail: self.detail.as_deref(),
             instance,
             code: slug,
-            request_id,
+            request_id: Some(request_id).filter(|id| !id.is_empty()),
             errors: self
                 .errors
                 .iter()

@@ -86,7 +86,13 @@ pub(super) struct Resource {
 impl Resource {
     /// `{name}` in the path stands for a parameter.
     pub(super) fn new(path: &'static str) -> Self {
-        Self { path, methods: Vec::new(), notes_reading: false, takes_tickets: false, access: Access::Clients }
+        Self {
+            path,
+            methods: Vec::new(),
+            notes_reading: false,
+            takes_tickets: false,
+            access: Access::Clients,
+        }
     }
 
     /// The methods that follow are for everybody, without a key.
@@ -206,10 +212,14 @@ impl Resource {
                 Ok(caller) => {
                     call.caller.clone_from(&caller);
                     let answer = match admit(&service, *access, caller.as_ref()) {
-                        Ok(()) => match caller.clone().filter(|caller| self.is_noted(caller, *access, method)) {
-                            Some(caller) => noted(Note::of(self.path, method, caller, &call), handler(call)).await,
-                            None => handler(call).await,
-                        },
+                        Ok(()) => {
+                            match caller.clone().filter(|caller| self.is_noted(caller, *access, method)) {
+                                Some(caller) => {
+                                    noted(Note::of(self.path, method, caller, &call), handler(call)).await
+                                }
+                                None => handler(call).await,
+                            }
+                        }
                         Err(problem) => Err(problem),
                     };
                     (caller, answer)

@@ -31,6 +31,8 @@ pub(super) async fn links(call: Call) -> Result<Response, Problem> {
         .get("jobs", "/v1/jobs")
         .get("job", "/v1/jobs/{id}")
         .post("create", "/v1/jobs")
+        .post("batch", "/v1/jobs/batch")
+        .post("cancel_jobs", "/v1/jobs/cancel{?client,status,tag,created_after,created_before,dry_run}")
         .get("events", "/v1/events")
         .get("deliveries", "/v1/deliveries")
         .get("delivery", "/v1/deliveries/{id}")

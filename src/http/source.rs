@@ -48,8 +48,12 @@ enum Kind {
 
 /// Whether a request says that it is one.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    has_type(headers, "application/json")
+}
+
+pub(super) fn has_type(headers: &HeaderMap, essence: &str) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(essence)
 }
 
 /// What can be said before the body is read.
@@ -68,7 +72,7 @@ pub(super) async fn receive(body: &mut Body) -> Result<Incoming, Problem> {
     Ok(read(&members))
 }
 
-fn read(members: &[(String, Box<RawValue>)]) -> Incoming {
+pub(super) fn read(members: &[(String, Box<RawValue>)]) -> Incoming {
     let mut incoming = Incoming { source_url: None, fields: Fields::default(), faults: Vec::new() };
     let mut seen = Vec::new();
     for (name, value) in members {
@@ -152,7 +156,7 @@ fn text(kind: Kind, json: &str) -> Result<Option<String>, Wrong> {
 }
 
 /// The members in their order; of one that is repeated, each.
-struct Members(Vec<(String, Box<RawValue>)>);
+pub(super) struct Members(pub(super) Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::vault::{Context, VaultError};
-use super::{Service, ServiceError, view};
+use super::{Service, ServiceError};
 use crate::clock::{Stopwatch, entropy, random_fraction};
 use crate::domain::delivery::{Attempt, Delivery, ErrorClass, Failure, Fault, Verdict};
 use crate::domain::event::Event;
@@ -89,7 +89,8 @@ impl Service {
         started_at: Timestamp,
     ) -> Result<Outcome, ServiceError> {
         let id = event.id.to_string();
-        let body = view::event_body(event)
+        let body = self
+            .callback_body(event)
             .map_err(|error| StoreError::Corrupt(format!("the event {id} cannot be written: {error}")))?;
         let stopwatch = Stopwatch::start();
         let origin = match self.permission(&delivery.client, &delivery.url).await {

@@ -82,8 +82,11 @@ impl Service {
         id: JobId,
         name: &str,
     ) -> Result<OpenArtifact, ServiceError> {
+        self.open_artifact(&self.job(caller, id).await?, name).await
+    }
+
+    pub(super) async fn open_artifact(&self, job: &Job, name: &str) -> Result<OpenArtifact, ServiceError> {
         const NOT_FOUND: ServiceError = ServiceError::NotFound { what: "artifact" };
-        let job = self.job(caller, id).await?;
         let (format, sha256) = if name == ORIGINAL {
             let input = job.input.as_ref().ok_or(NOT_FOUND)?;
             (input.format, input.sha256)
@@ -92,7 +95,7 @@ impl Service {
             (artifact.format, artifact.sha256)
         };
         // The name is one that the job has, so it can be no path of the client's making.
-        let (file, bytes) = self.blobs.get(id, name).await?;
+        let (file, bytes) = self.blobs.get(job.id, name).await?;
         Ok(OpenArtifact { file, bytes, format, sha256 })
     }
 

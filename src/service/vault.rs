@@ -8,6 +8,7 @@ use std::sync::Arc;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 
 use crate::domain::client::ClientId;
 use crate::domain::id::{JobId, SecretId};
@@ -62,17 +63,18 @@ struct Key {
     id: KeyId,
     cipher: RandomizedNonceKey,
     digest: [u8; 32],
+    links: [u8; 32],
 }
 
 impl Key {
     /// Each use has a key of its own, by HMAC as a pseudo-random function (NIST SP 800-108).
     fn new(key: &EncryptionKey) -> Self {
-        let [id, cipher, digest] =
-            [&b"id"[..], b"seal", b"digest"].map(|usage| mac(key.expose_bytes(), &[b"darkroom/", usage]));
+        let [id, cipher, digest, links] = [&b"id"[..], b"seal", b"digest", b"links"]
+            .map(|usage| mac(key.expose_bytes(), &[b"darkroom/", usage]));
         let [a, b, c, d, e, f, g, h, ..] = id;
         #[expect(clippy::expect_used, reason = "it refuses keys of another length only")]
         let cipher = RandomizedNonceKey::new(&AES_256_GCM, &cipher).expect("a key of 32 bytes");
-        Self { id: KeyId([a, b, c, d, e, f, g, h]), cipher, digest }
+        Self { id: KeyId([a, b, c, d, e, f, g, h]), cipher, digest, links }
     }
 }
 
@@ -150,6 +152,19 @@ impl Vault {
         mac(&self.sealing().digest, &[text])
     }
 
+    /// What shows later that a link was made here (HMAC-SHA256, RFC 2104).
+    #[must_use]
+    pub fn sign_link(&self, link: &str) -> [u8; 32] {
+        mac(&self.sealing().links, &[link.as_bytes()])
+    }
+
+    /// Whether it does: by any of the keys, so that links outlive a rotation.
+    #[must_use]
+    pub fn is_signed(&self, link: &str, signature: &[u8]) -> bool {
+        let by = |key: &Key| mac(&key.links, &[link.as_bytes()]).ct_eq(signature).into();
+        self.0.iter().any(by)
+    }
+
     fn sealing(&self) -> &Key {
         // `new` puts it there.
         &self.0[0]
@@ -219,6 +234,16 @@ mod tests {
             other.open(&sealed, Context::SigningKey),
             Err(VaultError::UnknownKey(Vault::id_of(&key(1))))
         );
+    }
+
+    #[test]
+    fn a_links_signature_outlives_a_rotation_and_fits_nothing_else() {
+        let signature = Vault::new(&key(1), &[]).sign_link("a");
+        let both = Vault::new(&key(2), &[key(1)]);
+        assert!(both.is_signed("a", &signature) && !both.is_signed("b", &signature));
+        assert!(!both.is_signed("a", &signature[..31]) && !both.is_signed("a", &[]));
+        assert!(!Vault::new(&key(2), &[]).is_signed("a", &signature));
+        assert_ne!(both.digest(b"a"), both.sign_link("a"));
     }
 
     #[test]

@@ -289,6 +289,19 @@ impl JobView {
         format!("\"{}-{}{}\"", self.id, self.revision, if sending { "-sending" } else { "" })
     }
 
+    /// Makes the links to its pictures ones that need no key: `query` says of a name what is to be added.
+    fn sign(&mut self, query: impl Fn(&str) -> String) {
+        for artifact in &mut self.artifacts {
+            artifact.url = format!("{}?{}", artifact.url, query(&artifact.name));
+        }
+        let made = self.artifacts.iter().map(|artifact| artifact.name.as_str());
+        for name in made.chain([ORIGINAL]) {
+            if let Some(link) = self.links.get_mut(name).filter(|link| link.media_type.is_some()) {
+                link.href = format!("{}?{}", link.href, query(name));
+            }
+        }
+    }
+
     /// Where the job is.
     #[must_use]
     pub fn href(&self) -> &str {
@@ -312,6 +325,9 @@ fn job_links(job: &Job, reader: Reader<'_>) -> Links {
     }
     if matches!(job.status, JobStatus::Failed | JobStatus::Cancelled) {
         links = links.post("retry", &format!("{path}/retry"));
+    }
+    if job.input.is_some() || !job.artifacts.is_empty() {
+        links = links.post("links", &format!("{path}/links"));
     }
     if let Some(input) = &job.input {
         links = links.get_typed(ORIGINAL, &artifact_path(job, ORIGINAL), input.format.media_type());
@@ -437,6 +453,18 @@ impl EventView {
 /// The body of an event's callbacks.
 pub fn event_body(event: &Event) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&EventView::new(event))
+}
+
+/// The same with links to pictures that need no key.
+pub(super) fn signed_event_body(
+    event: &Event,
+    query: impl Fn(JobId, &str) -> String,
+) -> serde_json::Result<Vec<u8>> {
+    let mut view = EventView::new(event);
+    if let (DataView::Job(view), Subject::Job(job)) = (&mut view.data, &event.subject) {
+        view.sign(|name| query(job.id, name));
+    }
+    serde_json::to_vec(&view)
 }
 
 /// The event of a trial: about nothing, and otherwise as events are.

@@ -115,6 +115,7 @@ fn settings() -> Settings {
         attempt_lease: 30 * SECOND,
         job_retry: retry.clone(),
         delivery_retry: retry,
+        callback_links: None,
         handshake: HandshakePolicy::default(),
     }
 }

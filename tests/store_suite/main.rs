@@ -90,7 +90,8 @@ suite! {
         another_go_starts_afresh
         only_what_failed_or_was_cancelled_has_another_go
         deleting_hides_and_restoring_takes_it_back
-        deleting_cancels_what_has_not_ended;
+        deleting_cancels_what_has_not_ended
+        a_change_is_made_at_the_revision_that_is_expected_alone;
     lists:
         pages_hold_each_job_once_newest_first
         every_filter_and_combination
@@ -150,7 +151,8 @@ suite! {
         the_next_due_time_is_that_of_the_next_step
         who_waits_is_counted_after_every_step
         changes_wake_those_who_wait
-        a_closed_store_takes_no_steps;
+        a_closed_store_takes_no_steps
+        a_place_in_the_queue_is_counted_in_turns;
     secrets:
         secrets_are_a_clients_own_and_outlast_the_store
         of_two_rotations_at_once_one_is_refused

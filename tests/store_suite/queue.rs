@@ -2,7 +2,7 @@
 
 use darkroom::domain::delivery::Verdict;
 use darkroom::domain::event::EventKind;
-use darkroom::domain::job::{JobStatus, NewJob};
+use darkroom::domain::job::{JobStatus, NewJob, Priority};
 use darkroom::store::{Ending, Paused, StoreError};
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
@@ -186,4 +186,36 @@ pub async fn a_closed_store_takes_no_steps(rig: &Rig) {
     assert!(matches!(closed, Err(StoreError::Closed)), "{closed:?}");
     assert!(matches!(rig.claim_jobs(worker(1), 1, secs(9), at(1)).await, Err(StoreError::Closed)));
     rig.close().await;
+}
+
+pub async fn a_place_in_the_queue_is_counted_in_turns(rig: &Rig) {
+    let of = |n: u32, client: &str, priority| NewJob {
+        client: client.parse().unwrap(),
+        priority,
+        ..job(n, at(0))
+    };
+    let mut ids = Vec::new();
+    for (n, client, priority) in [
+        (1, "a", Priority::Normal),
+        (2, "a", Priority::Normal),
+        (3, "a", Priority::High),
+        (4, "b", Priority::Low),
+        (5, "c", Priority::Normal),
+        (6, "c", Priority::Normal),
+        (7, "c", Priority::Normal),
+        (8, "c", Priority::Normal),
+    ] {
+        ids.push(rig.accept(of(n, client, priority), at(0)).await.id);
+    }
+    let ahead = async |n: usize, limit| rig.ahead_of(ids[n - 1], limit).await.unwrap();
+    // Before the second of a: one of its own, one of b, which has no more, and two of c.
+    assert_eq!(ahead(1, 99).await, Some(1 + 1 + 2));
+    assert_eq!(ahead(3, 99).await, Some(1 + 1));
+    assert_eq!(ahead(4, 99).await, Some(1 + 1));
+    assert_eq!(ahead(8, 99).await, Some(3 + 3 + 1));
+    assert_eq!(ahead(8, 5).await, Some(5));
+    rig.cancel_job(ids[7], at(1)).await.unwrap();
+    assert_eq!(ahead(8, 99).await, None);
+    let scheduled = rig.accept(NewJob { start_at: Some(at(50)), ..job(9, at(0)) }, at(0)).await;
+    assert_eq!(rig.ahead_of(scheduled.id, 99).await.unwrap(), None);
 }

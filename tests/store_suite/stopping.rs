@@ -1,12 +1,16 @@
 //! Jobs that do not run to their end: deadlines, cancelling, another go, deleting and restoring.
 
+use darkroom::domain::delivery::Verdict;
 use darkroom::domain::event::EventKind::{
     JobCancelled, JobCompleted, JobDeleted, JobFailed, JobQueued, JobRestored, JobStarted,
 };
 use darkroom::domain::job::{Job, JobStatus, NewJob, TransitionError};
-use darkroom::store::{Ending, StoreError};
+use darkroom::store::{Ending, JobAction, StoreError};
 
-use crate::rig::{KEEP_DELETED, KEEP_FINISHED, LEASE, Rig, artifact, at, error, ids, job, job_of};
+use crate::rig::{
+    KEEP_DELETED, KEEP_FINISHED, LEASE, Rig, artifact, at, error, failed_attempt, ids, job, job_of, secs,
+    telling, worker,
+};
 
 fn until(n: u32, deadline_ms: u64) -> NewJob {
     NewJob { deadline_ms: Some(deadline_ms), ..job(n, at(0)) }
@@ -229,4 +233,33 @@ pub async fn deleting_cancels_what_has_not_ended(rig: &Rig) {
     assert_eq!(rig.finish(&claimed, Ending::GivenBack(None), at(8)).await.status, JobStatus::Cancelled);
     assert_eq!(rig.stored(running).await.purge_at, Some(at(8 + KEEP_FINISHED)));
     assert_eq!(ids(&rig.claim(9, at(99)).await), []);
+}
+
+pub async fn a_change_is_made_at_the_revision_that_is_expected_alone(rig: &Rig) {
+    let id = rig.accept(NewJob { callback: telling(&[JobCancelled]), ..job(1, at(0)) }, at(0)).await.id;
+    let change = async |action, expected: &[u64], now| {
+        rig.change_job(id, action, Some(expected.to_vec()), at(now)).await
+    };
+    let revision = rig.stored(id).await.revision;
+    for action in [JobAction::Cancel, JobAction::Retry, JobAction::Delete, JobAction::Restore] {
+        for other in [&[][..], &[revision + 1], &[revision - 1]] {
+            assert!(
+                matches!(change(action, other, 1).await, Err(StoreError::Outdated)),
+                "{action:?} {other:?}"
+            );
+        }
+    }
+    let cancelled = change(JobAction::Cancel, &[7, revision], 2).await.unwrap();
+    assert_eq!(cancelled.status, JobStatus::Cancelled);
+    assert!(matches!(change(JobAction::Delete, &[revision], 3).await, Err(StoreError::Outdated)));
+    // What its latest delivery does counts as well.
+    let (delivery, _) = rig.claim_deliveries(worker(1), 9, secs(LEASE), at(4)).await.unwrap().pop().unwrap();
+    let token = delivery.token();
+    rig.settle_delivery(delivery.id, token, failed_attempt(1, at(4)), Verdict::RetryAt(at(99)), at(5))
+        .await
+        .unwrap();
+    let shown = rig.stored(id).await.revision;
+    assert!(shown > cancelled.revision);
+    assert!(matches!(change(JobAction::Delete, &[cancelled.revision], 6).await, Err(StoreError::Outdated)));
+    assert!(change(JobAction::Delete, &[shown], 7).await.unwrap().deleted_at.is_some());
 }
