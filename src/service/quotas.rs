@@ -110,10 +110,12 @@ struct Usage {
     receiving: u64,
 }
 
+type Used = Arc<Mutex<HashMap<ClientId, Usage>>>;
+
 /// How much clients have used of late.
 pub(super) struct Quotas {
     defaults: ClientLimits,
-    used: Arc<Mutex<HashMap<ClientId, Usage>>>,
+    used: Used,
     bad_keys: Mutex<Bucket>,
 }
 
@@ -153,7 +155,7 @@ struct Limits {
 }
 
 /// The place of a job that is being received among those that its client may have waiting.
-pub struct Place(Option<(Arc<Mutex<HashMap<ClientId, Usage>>>, ClientId)>);
+pub struct Place(Option<(Used, ClientId)>);
 
 impl Drop for Place {
     fn drop(&mut self) {
