@@ -67,8 +67,9 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Cancel {
-    #[command(flatten)]
-    ids: Ids,
+    /// The ids; with --json, each answer is a JSON document on a line of its own
+    #[arg(required_unless_present = "all_matching", value_name = "ID")]
+    ids: Vec<String>,
     #[command(flatten)]
     matching: Matching,
 }
@@ -111,7 +112,7 @@ pub(super) async fn run(args: Args, target: &Target) -> Result<(), CliError> {
         }
         Command::Cancel(Cancel { ids, matching }) => match matching.is_wanted() {
             true => matching.cancel(&api, args.json).await,
-            false => each(&api, &ids, "cancel", args.json).await,
+            false => each(&api, &Ids { ids }, "cancel", args.json).await,
         },
         Command::Retry(ids) => each(&api, &ids, "retry", args.json).await,
         Command::Delete(ids) => each(&api, &ids, "delete", args.json).await,

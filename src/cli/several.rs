@@ -7,8 +7,8 @@ use super::output;
 #[derive(clap::Args)]
 pub(super) struct Ids {
     /// The ids; with --json, each answer is a JSON document on a line of its own
-    #[arg(required_unless_present = "all_matching", value_name = "ID")]
-    ids: Vec<String>,
+    #[arg(required = true, value_name = "ID")]
+    pub(super) ids: Vec<String>,
 }
 
 impl Ids {

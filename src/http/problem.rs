@@ -376,34 +376,14 @@ impl From<ServiceError> for Problem {
             ServiceError::IdempotencyKeyInFlight => Code::IdempotencyKeyInFlight,
             ServiceError::NotFound { .. } => Code::NotFound,
             ServiceError::BackupRunning => Code::BackupRunning,
-            ServiceError::Store(StoreError::NotFound) => {
-                return Self::of(Code::NotFound).with_detail("it was purged at this moment");
-            }
-            ServiceError::Store(StoreError::Transition(error)) => {
-                return Self::of(Code::StateConflict).with_detail(error.to_string());
-            }
-            ServiceError::Store(StoreError::Replay(conflict)) => {
-                return Self::of(Code::StateConflict).with_detail(conflict.to_string());
-            }
-            ServiceError::Store(StoreError::Delivery(conflict)) => {
-                let hint = match conflict.0 {
-                    DeliveryState::Sending => "; an attempt is under way, and ends within seconds",
-                    _ => "",
-                };
-                return Self::of(Code::StateConflict).with_detail(format!("{conflict}{hint}"));
-            }
             ServiceError::AlreadyDelivered
             | ServiceError::SecretConfigured
             | ServiceError::Client(_)
             | ServiceError::TooManySecrets(_) => Code::StateConflict,
+            ServiceError::Store(error) => return Self::of_store(error),
             // No request waits for a fetch.
-            ServiceError::Store(_)
-            | ServiceError::Io(_)
-            | ServiceError::Sealed(_)
-            | ServiceError::Fetch(_) => {
-                // What it was is for the log; the client gets the id by which it is found there.
-                tracing::error!(error = &error as &dyn std::error::Error, "a request failed");
-                return Self::of(Code::Internal);
+            ServiceError::Io(_) | ServiceError::Sealed(_) | ServiceError::Fetch(_) => {
+                return Self::internal(&error);
             }
         };
         Self::of(code).with_detail(detail)
@@ -411,6 +391,29 @@ impl From<ServiceError> for Problem {
 }
 
 impl Problem {
+    /// What it was is for the log; the client gets the id by which it is found there.
+    fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error, "a request failed");
+        Self::of(Code::Internal)
+    }
+
+    fn of_store(error: &StoreError) -> Self {
+        let conflict = |detail: String| Self::of(Code::StateConflict).with_detail(detail);
+        match error {
+            StoreError::NotFound => Self::of(Code::NotFound).with_detail("it was purged at this moment"),
+            StoreError::Transition(error) => conflict(error.to_string()),
+            StoreError::Replay(error) => conflict(error.to_string()),
+            StoreError::Delivery(error) => {
+                let hint = match error.0 {
+                    DeliveryState::Sending => "; an attempt is under way, and ends within seconds",
+                    _ => "",
+                };
+                conflict(format!("{error}{hint}"))
+            }
+            error => Self::internal(error),
+        }
+    }
+
     fn of_image(error: &ImagingError) -> Self {
         let problem = match error {
             ImagingError::Unsupported { detected } => {
