@@ -158,7 +158,10 @@ const DELIVERIES: [&str; 5] = ["pending", "sending", "delivered", "exhausted", "
 /// A new delivery in this state.
 async fn delivery(world: &World, elsewhere: &Elsewhere, state: &str) -> String {
     let refuses = Receiver::start(&[500; 3]).await;
-    let silent = elsewhere.hangs.url("/hook");
+    // One that has an attempt under way gets few others at the same time. It answers as little when it is forgotten.
+    let silence = Origin::start(vec![Answer::nothing()]).await;
+    let silent = silence.url("/hook");
+    std::mem::forget(silence);
     let (url, attempts) = match state {
         "sending" => (&silent, "5"),
         "delivered" => (&elsewhere.takes.url, "5"),
@@ -184,7 +187,7 @@ async fn delivery(world: &World, elsewhere: &Elsewhere, state: &str) -> String {
 
 const DESTINATIONS: [&str; 3] = ["active", "paused", "suspended"];
 
-async fn destination(world: &World, elsewhere: &Elsewhere, state: &str) -> String {
+async fn destination(world: &World, state: &str) -> String {
     // Each has a port of its own.
     let receiver = Receiver::start(if state == "suspended" { &[500; 9] } else { &[] }).await;
     world.post("/v1/queue/resume?what=work").await;
@@ -192,10 +195,12 @@ async fn destination(world: &World, elsewhere: &Elsewhere, state: &str) -> Strin
     let list = format!("/v1/jobs/{}/deliveries", text(&job, "/id"));
     let found = world.when(&list, |list| list["items"][0]["attempt_count"].as_u64().is_some_and(|n| n > 0));
     let path = format!("/v1/destinations/{}", text(&found.await, "/items/0/destination_id"));
-    if state == "paused" {
-        world.post(&format!("{path}/pause")).await;
+    match state {
+        "paused" => drop(world.post(&format!("{path}/pause")).await),
+        // It has failed for a while only once it fails again.
+        "suspended" => drop(world.submitted(picture::jpeg(20, 20), &[("callback_url", &receiver.url)]).await),
+        _ => {}
     }
-    let _ = elsewhere;
     world.when(&path, |destination| destination["state"] == state).await;
     path
 }
@@ -227,7 +232,7 @@ async fn made(world: &World, elsewhere: &Elsewhere, kind: &str, state: &str) -> 
     match kind {
         "job" => job(world, elsewhere, state).await,
         "delivery" => delivery(world, elsewhere, state).await,
-        "destination" => destination(world, elsewhere, state).await,
+        "destination" => destination(world, state).await,
         _ => replay(world, elsewhere, state).await,
     }
 }
@@ -241,6 +246,7 @@ const FLAGS: Flags<'_> = &[
     ("source.max_tries", "1"),
     ("source.per_origin", "15"),
     ("destinations.breaker_min_samples", "1"),
+    ("destinations.breaker_open_ms", "100"),
     ("destinations.suspend_after_ms", "1"),
 ];
 
@@ -420,18 +426,17 @@ async fn what_can_be_done_at_large_is_linked_for_those_who_may() {
         [("operator", &world.operator), ("client", &world.client), ("anonymous", &world.anonymous)]
     {
         // What a page links, and what of it may be followed by whoever sees it; without a body some want one.
-        for page in
-            ["/", "/v1/jobs", "/v1/queue", "/v1/secrets", "/v1/replays", "/v1/clients", "/v1/clients/other"]
-        {
+        for page in ["/", "/v1/jobs", "/v1/queue", "/v1/secrets", "/v1/replays", "/v1/clients"] {
             let response = send(caller, "GET", &world.url(page)).await;
             if !response.status().is_success() {
                 continue;
             }
-            let mut links = Vec::new();
-            links_in(&response.json().await.unwrap(), &mut links);
-            for (rel, link) in links.into_iter().filter(|(_, link)| link["method"] != "GET") {
-                let href = text(&link, "/href").split("{?").next().unwrap().to_owned();
-                let answer = send(caller, text(&link, "/method"), &href).await;
+            // What its items link is of their own states.
+            let document: Value = response.json().await.unwrap();
+            let links = document["_links"].as_object().unwrap();
+            for (rel, link) in links.iter().filter(|(_, link)| link["method"] != "GET") {
+                let href = text(link, "/href").split("{?").next().unwrap();
+                let answer = send(caller, text(link, "/method"), href).await;
                 assert!(!leads_nowhere(answer.status()), "{role}: {rel} of {page}: {}", answer.status());
             }
         }
@@ -455,5 +460,23 @@ async fn what_can_be_done_at_large_is_linked_for_those_who_may() {
             assert_eq!(root["_links"].get(rel).is_some(), may, "{role}: {rel}");
         }
     }
+    bounded(world.running.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clients_links_are_those_that_can_be_followed() {
+    let world = World::start(&[], Clock::system()).await;
+    for (name, link) in [("a", "/_links/add_key"), ("b", "/_links/revoke"), ("c", "/keys/0/_links/revoke")] {
+        let request = world.operator.post(world.url("/v1/clients")).json(&json!({ "name": name }));
+        let made: Value = request.send().await.unwrap().json().await.unwrap();
+        let link = made["client"].pointer(link).unwrap();
+        let answer = send(&world.operator, text(link, "/method"), text(link, "/href")).await;
+        assert!(answer.status().is_success(), "{link}: {}", answer.status());
+    }
+    let mut links = Vec::new();
+    links_in(&world.get("/v1/clients/b").await, &mut links);
+    assert!(links.iter().all(|(_, link)| link["method"] == "GET"), "{links:?}");
+    let key = send(&world.operator, "POST", &world.url("/v1/clients/b/keys")).await;
+    assert!(!key.status().is_success(), "a revoked client gets no key");
     bounded(world.running.shutdown()).await;
 }

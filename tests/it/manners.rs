@@ -161,10 +161,16 @@ async fn retry_after_grows_with_the_place_in_the_queue() {
     let app = App::with(&[("imaging.threads", "1"), ("queue.capacity", "5")], clock.clone()).await;
     let after = async |path: &str| header(&app.get(path).await, "retry-after").to_owned();
     work(&app, "pause").await;
-    let small = async || submitted(&app).await.0;
+    // Of the same millisecond, chance would decide who is first.
+    let tick = || clock.set(clock.now().checked_add(jiff::SignedDuration::from_millis(1)).unwrap());
+    let small = async || {
+        tick();
+        submitted(&app).await.0
+    };
     let quick = [small().await, small().await];
     // Keeps the one thread busy until the end.
     let noise = picture::encode(&picture::noise(1600, 1500).into(), image::ImageFormat::Png);
+    tick();
     let slow = format!("/v1/jobs/{}", text(&app.accepted(noise, &[]).await, "/id"));
     let waiting = [small().await, small().await];
     assert_eq!(after(&waiting[0]).await, "30", "while work is paused");
@@ -176,8 +182,8 @@ async fn retry_after_grows_with_the_place_in_the_queue() {
         eventually(async || Some(app.get_json(job).await).filter(|job| job["status"] == status)).await;
     }
     let last = [small().await, small().await, small().await];
-    clock.set(clock.now().checked_add(jiff::SignedDuration::from_secs(7)).unwrap());
-    // Nothing has ended for seven seconds.
+    clock.set(clock.now().checked_add(jiff::SignedDuration::from_millis(6900)).unwrap());
+    // Nothing has ended for that long.
     assert_eq!((after(&waiting[0]).await, after(&waiting[1]).await), ("7".to_owned(), "14".to_owned()));
     assert_eq!((after(&last[2]).await, full().await), ("35".to_owned(), "7".to_owned()));
     assert_eq!((after(&slow).await, after(&quick[0]).await), ("1".to_owned(), String::new()));
