@@ -523,7 +523,7 @@ mod tests {
         drop(engine);
 
         let engine = Engine::open(folder.path(), CACHE, &policy()).unwrap();
-        assert_eq!(engine.get_raw(keys::SCHEMA).unwrap().unwrap().as_ref(), 6_u32.to_be_bytes());
+        assert_eq!(engine.get_raw(keys::SCHEMA).unwrap().unwrap().as_ref(), 7_u32.to_be_bytes());
         assert_eq!(engine.get::<JobRecord>(&keys::job(job.id)).unwrap(), Some(record));
         assert_eq!(engine.get_raw(&keys::job(job.id)).unwrap().unwrap()[0], 5);
         let events = super::super::jobs::events_of(&engine, job.id, 0, 99).unwrap();
