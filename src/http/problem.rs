@@ -288,6 +288,13 @@ impl Problem {
         Self { extension: Some(Extension::Reason(reason)), ..Self::of(code) }
     }
 
+    fn quota_exceeded(exceeded: &Exceeded) -> Self {
+        let extension = Some(Extension::ViolatedPolicies([exceeded.policy]));
+        let problem = Self { extension, ..Self::of(Code::QuotaExceeded) };
+        // In whole seconds, and never too early.
+        problem.with_detail(exceeded.to_string()).retry_after(exceeded.retry_after + ALMOST_A_SECOND)
+    }
+
     fn retry_after(self, wait: Duration) -> Self {
         Self { header: Some(Box::new((RETRY_AFTER, HeaderValue::from(wait.as_secs())))), ..self }
     }
@@ -347,12 +354,7 @@ impl From<ServiceError> for Problem {
             ServiceError::Paused => {
                 return Self::of(Code::Paused).with_detail(detail).retry_after(RETRY_WHEN_PAUSED);
             }
-            ServiceError::QuotaExceeded(Exceeded { policy, retry_after, .. }) => {
-                let extension = Some(Extension::ViolatedPolicies([policy]));
-                let problem = Self { extension, ..Self::of(Code::QuotaExceeded) };
-                // In whole seconds, and never too early.
-                return problem.with_detail(detail).retry_after(*retry_after + ALMOST_A_SECOND);
-            }
+            ServiceError::QuotaExceeded(exceeded) => return Self::quota_exceeded(exceeded),
             ServiceError::StorageFull => return when_full(Code::StorageFull),
             ServiceError::Invalid(errors) => {
                 return Self { errors: errors.clone(), ..Self::of(Code::Validation) };
