@@ -1,22 +1,31 @@
 //! What operators did.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::page::Page;
 use super::problem::Problem;
 use super::query::Query;
 use super::resource::Call;
+use crate::domain::client::ClientId;
 use crate::domain::id::AuditId;
 use crate::service::audit::AuditEntry;
 use crate::service::view::{LinkBuilder, time};
 
-#[derive(Serialize)]
-struct EntryView {
+/// Something that an operator did.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
+pub(super) struct EntryView {
+    #[schema(value_type = AuditId)]
     id: String,
+    #[schema(format = "date-time")]
     at: String,
+    #[schema(value_type = ClientId)]
     client: String,
+    /// Method and route; its parameters have their names.
     action: String,
+    /// The path.
     target: String,
     request_id: String,
     /// The HTTP status that came of it; none for what is under way, and for what the process did not survive.

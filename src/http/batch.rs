@@ -6,10 +6,11 @@ use futures_util::{StreamExt as _, stream};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::jobs::check_key;
-use super::problem::{Code, Problem};
+use super::problem::{self, Code, Problem};
 use super::query::Query;
 use super::represent::json;
 use super::resource::Call;
@@ -19,12 +20,12 @@ use crate::service::Service;
 use crate::service::submit::{Accepted, SourceRequest};
 use crate::service::view::{JobView, LinkBuilder, Links};
 
-const MAX_ITEMS: usize = 100;
+pub(super) const MAX_ITEMS: usize = 100;
 const MAX_BYTES: usize = 1024 * 1024;
 /// Items that are taken in at once, so that they share the commits of the store.
 const AT_ONCE: usize = 16;
-const NDJSON: [&str; 2] = ["application/x-ndjson", "application/ndjson"];
-const IDEMPOTENCY_KEY: &str = "idempotency_key";
+pub(super) const NDJSON: [&str; 2] = ["application/x-ndjson", "application/ndjson"];
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency_key";
 
 /// The form as one document.
 #[derive(Deserialize)]
@@ -33,8 +34,10 @@ struct Document {
     jobs: Vec<Box<RawValue>>,
 }
 
-#[derive(Serialize)]
-struct Answer {
+/// What became of the jobs of a batch.
+#[derive(Serialize, ToSchema)]
+#[schema(as = BatchResult)]
+pub(super) struct Answer {
     accepted: usize,
     refused: usize,
     items: Vec<Item>,
@@ -42,16 +45,21 @@ struct Answer {
     links: Links,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = BatchItem)]
 struct Item {
     index: usize,
     /// What the job alone would have been answered with.
+    #[schema(minimum = 200, maximum = 599)]
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     replayed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     job: Option<JobView>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<problem::Document<'static>>)]
     problem: Option<serde_json::Value>,
 }
 

@@ -1,6 +1,7 @@
 //! Many jobs called off at once.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::jobs::status;
@@ -17,25 +18,29 @@ const PATH: &str = "/v1/jobs/cancel";
 /// One of them is needed, so that nobody calls everything off by leaving something out.
 const FILTERS: [&str; 5] = ["client", "status", "tag", "created_after", "created_before"];
 
-#[derive(Serialize)]
-struct Answer {
+/// How many jobs were called off, or would be.
+#[derive(Serialize, ToSchema)]
+#[schema(as = BulkCancel)]
+pub(super) struct Answer {
     dry_run: bool,
     matched: usize,
     #[serde(flatten)]
+    #[schema(inline)]
     done: Done,
     page: PageInfo,
     #[serde(rename = "_links")]
     links: Links,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 enum Done {
     Nothing { sample: Vec<JobView> },
     Cancelled { cancelled: usize, stopping: usize, skipped: usize },
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = BulkPage)]
 struct PageInfo {
     next_cursor: Option<String>,
     has_more: bool,

@@ -3,8 +3,10 @@
 use http::StatusCode;
 use http::header::LOCATION;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use warp::reply::Response;
 
+use super::document;
 use super::page::Page;
 use super::problem::{Code, Problem};
 use super::query::Query;
@@ -14,30 +16,42 @@ use crate::domain::client::{Client, ClientId, ClientLimits, Role};
 use crate::service::clients::{ApiKeyId, KeyRecord, NewKey};
 use crate::service::view::{LinkBuilder, Links, Reader, time};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Request {
+#[schema(as = NewClient)]
+pub(super) struct Request {
+    #[schema(value_type = ClientId)]
     name: String,
+    /// Without it, `client`.
+    #[schema(value_type = Option<Role>)]
     role: Option<String>,
     #[serde(default)]
     limits: Limits,
 }
 
 /// Those that are not named are as the configuration has them; 0 is no limit.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = ClientLimits)]
 struct Limits {
     requests_per_minute: Option<u32>,
     waiting_jobs: Option<u32>,
     upload_bytes_per_minute: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct ClientView {
+/// Who may call, and how often.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Client)]
+pub(super) struct ClientView {
+    #[schema(value_type = ClientId)]
     name: String,
+    #[schema(value_type = Role)]
     role: &'static str,
+    #[schema(schema_with = document::client_state)]
     state: &'static str,
+    #[schema(format = "date-time")]
     created_at: String,
+    #[schema(format = "date-time")]
     revoked_at: Option<String>,
     limits: Limits,
     keys: Vec<KeyView>,
@@ -46,20 +60,26 @@ struct ClientView {
 }
 
 /// What is told of a key.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ApiKey)]
 struct KeyView {
+    #[schema(value_type = ApiKeyId)]
     id: String,
     /// Its last characters.
     ends_with: String,
+    #[schema(format = "date-time")]
     created_at: String,
     #[serde(rename = "_links")]
     links: Links,
 }
 
-#[derive(Serialize)]
-struct NewKeyView {
+/// A key that was made.
+#[derive(Serialize, ToSchema)]
+#[schema(as = NewApiKey)]
+pub(super) struct NewKeyView {
     /// Here, and nowhere else afterwards.
     key: String,
+    #[schema(value_type = ApiKeyId)]
     key_id: String,
     client: ClientView,
 }

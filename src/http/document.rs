@@ -16,13 +16,14 @@ use warp::reply::Response;
 use self::operation::{Operation, Schemas, refer};
 use super::problem::{CATALOGUE, Code, Document, Problem, Row};
 use super::represent::json as json_answer;
-use super::resource::Call;
+use super::resource::{Call, Resource};
 use crate::domain::delivery::DeliveryState;
 use crate::domain::event::EventKind;
 use crate::domain::id::EventId;
 use crate::service::view::schema::one_of;
 use crate::service::view::{EventView, Link};
 
+mod access;
 mod asyncapi;
 mod callbacks;
 mod examples;
@@ -42,15 +43,23 @@ never `null`. New members may be added to answers at any time; unknown ones in r
 Errors are problem documents (RFC 9457): programs go by `code`, people by `title` and `detail`.";
 
 fn operations() -> Vec<(&'static str, Vec<Operation>)> {
-    vec![
+    let table = super::table();
+    let mut all = vec![
         ("Jobs", jobs::operations()),
         ("Deliveries", callbacks::deliveries()),
         ("Replays", callbacks::replays()),
         ("Destinations", callbacks::destinations()),
         ("Callbacks", callbacks::secrets()),
         ("Operating", operating::operating()),
+        ("Access", access::operations()),
         ("Service", operating::service()),
-    ]
+    ];
+    for operation in all.iter_mut().flat_map(|(_, operations)| operations) {
+        let mut routes = table.iter().flat_map(Resource::routes);
+        let route = routes.find(|it| it.path == operation.path && *it.method == operation.method);
+        route.inspect(|route| operation.declare(route));
+    }
+    all
 }
 
 /// The document, but for where the service is.
@@ -142,6 +151,7 @@ fn openapi_anywhere() -> Value {
         problem["properties"]["limit"] = json!({"type": "integer", "minimum": 0});
         problem["properties"]["reason"] = json!({"type": "string"});
         problem["properties"]["detected"] = json!({"type": "string"});
+        problem["properties"]["violated-policies"] = json!({"type": "array", "items": {"type": "string"}});
     }
     json!({
         "openapi": "3.1.1",
@@ -159,17 +169,34 @@ fn openapi_anywhere() -> Value {
             "schemas": schemas,
             "responses": responses,
             "headers": headers(),
-            "securitySchemes": {"bearer": {
+            "securitySchemes": {
+                "bearer": {
                 "type": "http", "scheme": "bearer", "bearerFormat": "dk_…",
                 "description": "An API key. `darkroom serve --dev` asks for none.",
-            }},
+                },
+                "ticket": {
+                    "type": "apiKey", "in": "query", "name": "ticket",
+                    "description": "Good for one request: `POST /v1/tickets` gives it out, for pages in browsers.",
+                },
+            },
         },
     })
 }
 
 /// Requests, whose members may be left out; of others a member that can be `null` is always there.
-const REQUESTS: [&str; 6] =
-    ["NewReplay", "DeliveryFilter", "CallbackTrial", "JobFromUrl", "JobForm", "Variant"];
+const REQUESTS: [&str; 11] = [
+    "NewReplay",
+    "DeliveryFilter",
+    "CallbackTrial",
+    "JobFromUrl",
+    "JobForm",
+    "Variant",
+    "BatchJob",
+    "JobBatch",
+    "NewClient",
+    "ClientLimits",
+    "NewLinks",
+];
 
 /// What the derive cannot know.
 fn finish(schemas: &mut Schemas) {
@@ -259,7 +286,21 @@ fn headers() -> Value {
             "Retry-After",
             header(json!({"type": "integer", "minimum": 0}), "When to come again, in seconds.", false),
         ),
-        ("Preference-Applied", header(form::string("^wait=[0-9]+$"), "Which preference was granted.", false)),
+        (
+            "Preference-Applied",
+            header(
+                form::string("^(respond-async|(respond-async, )?wait=[0-9]+)$"),
+                "Which preferences were granted.",
+                false,
+            ),
+        ),
+        ("Vary", header(text(), "Which headers of requests make it another answer.", true)),
+        ("Server-Timing", header(text(), "How long the answer took, for browsers.", true)),
+        (
+            "RateLimit",
+            header(text(), "What is left of the client's quotas, and when they are full again.", false),
+        ),
+        ("RateLimit-Policy", header(text(), "The client's quotas, and their windows.", false)),
         (
             "Idempotency-Replayed",
             header(
@@ -308,6 +349,10 @@ fn or_null(mut schema: Object) -> Object {
     schema.schema_type = [Type::String, Type::Null].into_iter().collect();
     schema.enum_values.iter_mut().for_each(|values| values.push(Value::Null));
     schema
+}
+
+pub(super) fn client_state() -> Object {
+    one_of(["active", "revoked"])
 }
 
 pub(super) fn isolation() -> Object {

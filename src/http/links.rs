@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::jobs::job_id;
@@ -11,33 +12,45 @@ use super::problem::{Code, Problem};
 use super::query::Query;
 use super::represent::json;
 use super::resource::Call;
-use crate::service::view::{LinkBuilder, Links, time};
+use crate::domain::id::JobId;
+use crate::service::view::{LinkBuilder, Links, schema, time};
 
 /// From a second to seven days.
 const LASTS_MS: RangeInclusive<u64> = 1000..=7 * 24 * 60 * 60 * 1000;
 /// An hour.
 const DEFAULT_MS: u64 = 60 * 60 * 1000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Request {
+#[schema(as = NewLinks)]
+pub(super) struct Request {
+    /// How long they are good; an hour, unless it is said.
+    #[schema(minimum = 1000, maximum = 604_800_000)]
     expires_in_ms: Option<u64>,
+    /// Of which pictures, by their names; all, unless it is said.
     artifacts: Option<Vec<String>>,
 }
 
-#[derive(Serialize)]
-struct SignedView {
+/// Links that need no API key.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SignedLinks)]
+pub(super) struct SignedView {
+    #[schema(value_type = JobId)]
     job_id: String,
+    #[schema(format = "date-time")]
     expires_at: String,
     artifacts: Vec<Picture>,
     #[serde(rename = "_links")]
     links: Links,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SignedLink)]
 struct Picture {
     name: String,
+    #[schema(schema_with = schema::picture_type)]
     media_type: &'static str,
+    #[schema(format = "uri")]
     url: String,
 }
 

@@ -71,6 +71,15 @@ impl Call {
 
 type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Response, Problem>> + Send + Sync>;
 
+/// What is declared of a method.
+pub(super) struct Route<'a> {
+    pub(super) path: &'static str,
+    pub(super) method: &'a Method,
+    pub(super) access: Access,
+    /// Whether a ticket will do for a key.
+    pub(super) takes_tickets: bool,
+}
+
 /// A resource in the making.
 pub(super) struct Resource {
     path: &'static str,
@@ -105,9 +114,15 @@ impl Resource {
         Self { access: Access::Operators, ..self }
     }
 
-    /// The methods, and who may call each.
-    pub(super) fn accesses(&self) -> impl Iterator<Item = (&'static str, &str, Access)> {
-        self.methods.iter().map(|(method, access, _)| (self.path, method.as_str(), *access))
+    /// What is declared of each method.
+    pub(super) fn routes(&self) -> impl Iterator<Item = Route<'_>> {
+        let is_ticketed = |method: &Method| self.takes_tickets && method == Method::GET;
+        self.methods.iter().map(move |(method, access, _)| Route {
+            path: self.path,
+            method,
+            access: *access,
+            takes_tickets: is_ticketed(method),
+        })
     }
 
     pub(super) fn get<F, R>(self, handler: F) -> Self
@@ -168,12 +183,6 @@ impl Resource {
     {
         self.methods.push((method, self.access, Arc::new(move |call| handler(call).boxed())));
         self
-    }
-
-    /// What it has.
-    #[cfg(test)]
-    pub(super) fn methods(&self) -> impl Iterator<Item = (&'static str, Method)> {
-        self.methods.iter().map(|(method, ..)| (self.path, method.clone()))
     }
 
     /// The filter that matches the path and answers.

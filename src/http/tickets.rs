@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::problem::Problem;
@@ -11,10 +12,13 @@ use super::resource::Call;
 use crate::service::tickets::Ticket;
 use crate::service::view::time;
 
-#[derive(Serialize)]
-struct TicketView {
+/// Stands for an API key, once.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Ticket)]
+pub(super) struct TicketView {
     /// Here, and nowhere else afterwards.
     ticket: String,
+    #[schema(format = "date-time")]
     expires_at: String,
 }
 

@@ -48,6 +48,7 @@ fn filters(operation: Operation) -> Operation {
         .query("destination", json!({"type": "string"}), "To this destination: its id, or its origin.")
         .query("event_type", inline_of(super::job_event()), "Of this event.")
         .query_of::<JobId>("job_id", "Of this job.")
+        .of_client()
         .query_of::<ReplayId>("replay_id", "Taken up by this replay.")
         .query_of::<ErrorClass>("error_class", "Whose last error is of this class.")
         .query(
@@ -107,7 +108,11 @@ pub(super) fn destinations() -> Vec<Operation> {
     vec![
         Operation::get("/v1/destinations", "listDestinations", "List where callbacks go")
             .paged()
-            .lists::<page::List<DestinationView>, DestinationView>("DestinationList", "A page of destinations."),
+            .of_client()
+            .lists::<page::List<DestinationView>, DestinationView>(
+                "DestinationList",
+                "A page of destinations.",
+            ),
         one(Operation::get("/v1/destinations/{id}", "getDestination", "Get a destination")),
         one(Operation::post("/v1/destinations/{id}/pause", "pauseDestination", "Send nothing there for now")),
         one(Operation::post("/v1/destinations/{id}/resume", "resumeDestination", "Send there again")),
@@ -129,7 +134,6 @@ pub(super) fn secrets() -> Vec<Operation> {
             .problems(&[Code::StateConflict])
             .answers::<secrets::New>(201, "The new secret, which is shown here and nowhere else."),
         Operation::get("/.well-known/webhook-keys", "getWebhookKeys", "The public keys of callbacks' signatures")
-            .open()
             .answers::<secrets::Keys>(200, "JSON Web Keys; none where callbacks are signed with secrets alone.")
             .header("Cache-Control"),
     ]

@@ -5,11 +5,14 @@ use serde_json::{Map, Value, json};
 use crate::domain::event::EventKind;
 use crate::domain::image::{MAX_SIDE, MAX_VARIANTS, MetadataPolicy};
 use crate::domain::job::Priority;
+use crate::http::batch::{IDEMPOTENCY_KEY, MAX_ITEMS, NDJSON};
 use crate::http::upload::FIELDS;
 use crate::service::submit::limits;
 
 const JSON_FORM: &str = "JobFromUrl";
 const MULTIPART: &str = "JobForm";
+const BATCH: &str = "JobBatch";
+const BATCH_JOB: &str = "BatchJob";
 const VARIANT: &str = "Variant";
 /// Pictures as the whole body.
 const PICTURES: [&str; 5] =
@@ -171,6 +174,35 @@ pub(super) fn schemas() -> [(&'static str, Value); 3] {
         "properties": parts, "required": ["image"], "additionalProperties": false,
     });
     [(JSON_FORM, by_url), (MULTIPART, form), (VARIANT, variant())]
+}
+
+/// The body of a batch.
+pub(super) fn batch() -> Value {
+    let document = json!({"schema": {"$ref": format!("#/components/schemas/{BATCH}")}});
+    let lines =
+        json!({"schema": {"type": "string", "description": format!("A `{BATCH_JOB}` in each line.")}});
+    let lines = NDJSON.map(|media_type| (media_type.to_owned(), lines.clone()));
+    let content: Map<_, _> = lines.into_iter().chain([("application/json".to_owned(), document)]).collect();
+    json!({"required": true, "content": content})
+}
+
+/// The schemas that a batch refers to.
+pub(super) fn batch_schemas() -> [(&'static str, Value); 2] {
+    let [(_, mut job), ..] = schemas();
+    job["description"] = "A job of a batch.".into();
+    job["properties"][IDEMPOTENCY_KEY] = json!({
+        "type": "string", "pattern": "^[!#-~]{1,255}$",
+        "description": "As the header of a job that is submitted alone.",
+    });
+    let jobs = json!({
+        "type": "array", "minItems": 1, "maxItems": MAX_ITEMS,
+        "items": {"$ref": format!("#/components/schemas/{BATCH_JOB}")},
+    });
+    let batch = json!({
+        "type": "object", "description": "Jobs whose pictures are fetched.",
+        "properties": {"jobs": jobs}, "required": ["jobs"], "additionalProperties": false,
+    });
+    [(BATCH_JOB, job), (BATCH, batch)]
 }
 
 fn variant() -> Value {

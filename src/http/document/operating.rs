@@ -25,7 +25,7 @@ pub(super) fn operating() -> Vec<Operation> {
             .query("what", what(), "Both, unless one is named.")
             .answers::<queue::Queue>(200, "The queue as it is now."),
         Operation::get("/v1/backup", "getBackup", "The whole store as a file")
-            .problems(&[Code::BackupRunning])
+            .problems(&[Code::BackupRunning, Code::StorageFull])
             .answer(200, "The export.", Some(("application/x-tar", super::form::binary())))
             .header("Content-Disposition")
             .header("Cache-Control"),
@@ -37,7 +37,7 @@ pub(super) fn operating() -> Vec<Operation> {
 }
 
 pub(super) fn service() -> Vec<Operation> {
-    let open = |path, id, summary| Operation::get(path, id, summary).open().without_query();
+    let open = |path, id, summary| Operation::get(path, id, summary).without_query();
     let document = || json!({"type": "object"});
     let slugs: Vec<_> = CATALOGUE.iter().map(|row| row.slug).collect();
     vec![

@@ -9,8 +9,11 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 
 use super::examples;
+use crate::domain::client::{ClientId, Role};
 use crate::http::problem::{CATALOGUE, Code, Problem};
 use crate::http::query::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::http::resource::Route;
+use crate::service::view::Access;
 
 /// Schemas by their names.
 pub(super) type Schemas = BTreeMap<String, Value>;
@@ -18,26 +21,23 @@ pub(super) type Schemas = BTreeMap<String, Value>;
 const SCHEMAS: &str = "#/components/schemas/";
 const MAP: &str = "BTreeMap";
 
-/// What every operation can meet.
-const EVERYWHERE: [Code; 2] = [Code::NotLocal, Code::Internal];
-
-/// What a caller without sufficient access meets: on every operation that is not open.
-const ACCESS: [(u16, &str, &[&str]); 3] = [
-    (401, "There is no API key, or none that is valid.", &["WWW-Authenticate"]),
-    (
-        403,
-        "The API key's role does not allow this; or, with `--dev`, the request is not from this machine.",
-        &[],
-    ),
-    (
-        429,
-        "The client has used up what it may ask for; `Retry-After` says when there is more.",
-        &["Retry-After"],
-    ),
+/// What every operation can meet. A key that is given has to be good, also where none is needed.
+const EVERYWHERE: [Code; 6] = [
+    Code::NotLocal,
+    Code::UriTooLong,
+    Code::HeaderTooLarge,
+    Code::Unauthenticated,
+    Code::QuotaExceeded,
+    Code::Internal,
 ];
 
+/// Headers that every answer can have.
+const ON_EVERY_ANSWER: [&str; 5] =
+    ["X-Request-Id", "X-Response-Time-ms", "Server-Timing", "RateLimit", "RateLimit-Policy"];
+
 /// Codes whose answers say when to come again.
-const WITH_RETRY_AFTER: [Code; 6] = [
+const WITH_RETRY_AFTER: [Code; 7] = [
+    Code::QuotaExceeded,
     Code::QueueFull,
     Code::TooManyUploads,
     Code::TooManyTrials,
@@ -52,7 +52,8 @@ pub(in crate::http) struct Operation {
     pub(super) path: &'static str,
     pub(super) id: &'static str,
     pub(super) schemas: Schemas,
-    is_open: bool,
+    access: Access,
+    takes_tickets: bool,
     codes: Vec<Code>,
     responses: BTreeMap<u16, Value>,
     last: u16,
@@ -98,7 +99,8 @@ impl Operation {
             path,
             id,
             schemas: Schemas::new(),
-            is_open: false,
+            access: Access::Clients,
+            takes_tickets: false,
             // A query is read strictly, unless it is not read at all.
             codes: [&EVERYWHERE[..], &[Code::InvalidParameter]].concat(),
             responses: BTreeMap::new(),
@@ -125,9 +127,12 @@ impl Operation {
         self.with("description", json!(description))
     }
 
-    /// For everyone, without an API key.
-    pub(super) fn open(self) -> Self {
-        Self { is_open: true, ..self }
+    /// Who may call it, as the table of routes says.
+    pub(super) fn declare(&mut self, route: &Route<'_>) {
+        (self.access, self.takes_tickets) = (route.access, route.takes_tickets);
+        if self.access == Access::Operators {
+            self.codes.push(Code::Forbidden);
+        }
     }
 
     /// The query is not looked at.
@@ -179,17 +184,36 @@ impl Operation {
         self
     }
 
+    /// Whose things are meant.
+    pub(super) fn of_client(self) -> Self {
+        self.query_of::<ClientId>("client", "Of this client; for operators, who see those of all.")
+            .problems(&[Code::Forbidden])
+    }
+
+    /// The header by which nobody changes what is not as they know it.
+    pub(super) fn if_match(self) -> Self {
+        let about = "The `ETag` that it has to have still, or `*`.";
+        self.header_param("If-Match", json!({"type": "string"}), about).problems(&[Code::PreconditionFailed])
+    }
+
     /// How many there are on a page.
     pub(super) fn limit(self) -> Self {
         let schema = json!({"type": "integer", "minimum": 1, "maximum": u64::MAX, "default": DEFAULT_LIMIT});
         self.query("limit", schema, &format!("How many at most; more than {MAX_LIMIT} is {MAX_LIMIT}."))
     }
 
+    pub(super) fn cursor(self) -> Self {
+        let schema = json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{8,}$"});
+        self.query(
+            "cursor",
+            schema,
+            "Where to go on: `page.next_cursor` of the page before, with the same filters.",
+        )
+    }
+
     /// A list in pages.
     pub(super) fn paged(self) -> Self {
-        let schema = json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{8,}$"});
-        let about = "Where to go on: `page.next_cursor` of the page before, with the same filters.";
-        self.limit().query("cursor", schema, about)
+        self.limit().cursor()
     }
 
     /// The header by which a repeated request is known.
@@ -203,7 +227,7 @@ impl Operation {
 
     /// The header by which a client waits for a job's end.
     pub(super) fn prefer(self) -> Self {
-        let about = "`wait=N` waits for the job's end, for N seconds at most (60 is the most). What is not known is ignored.";
+        let about = "`wait=N` waits for the job's end, for N seconds at most (60 is the most). `respond-async` is what a submission does anyway. What is not known is ignored.";
         let schema = json!({"type": "string", "examples": ["wait=1"]});
         self.header_param("Prefer", schema, about)
     }
@@ -270,16 +294,6 @@ impl Operation {
             let slugs: Vec<_> = codes.iter().map(|code| code.row().slug).collect();
             self.responses.insert(status, share(slugs.join("."), problem(status, &codes)));
         }
-        for (status, about, headers) in ACCESS.into_iter().filter(|_| !self.is_open) {
-            // Which codes these have is the business of whoever lets callers in.
-            let mut response = response(about);
-            let schema = json!({"$ref": format!("{SCHEMAS}Problem")});
-            response["content"]["application/problem+json"] = json!({"schema": schema});
-            for name in headers {
-                response["headers"][name] = header(name);
-            }
-            self.responses.insert(status, share(format!("access-{status}"), response));
-        }
         if let Some(example) = examples::of(self.id) {
             for response in self.responses.values_mut() {
                 if let Some(json) = response.pointer_mut("/content/application~1json") {
@@ -291,16 +305,27 @@ impl Operation {
             self.responses.into_iter().map(|(status, response)| (status.to_string(), response)).collect();
         self.rest.insert("responses".to_owned(), responses.into());
         self.rest.insert("tags".to_owned(), json!([tag]));
-        self.rest
-            .insert("security".to_owned(), if self.is_open { json!([]) } else { json!([{"bearer": []}]) });
+        self.rest.insert("security".to_owned(), security(self.access, self.takes_tickets));
         self.rest.into()
     }
+}
+
+/// The ways to be let in, each of which will do.
+fn security(access: Access, takes_tickets: bool) -> Value {
+    if access == Access::Open && !takes_tickets {
+        return json!([]);
+    }
+    let role = (access == Access::Operators).then(|| Role::Operator.as_str());
+    let key = json!({"bearer": role.into_iter().collect::<Vec<_>>()});
+    let ticket = takes_tickets.then(|| json!({"ticket": []}));
+    let nothing = (access == Access::Open).then(|| json!({}));
+    [Some(key), ticket, nothing].into_iter().flatten().collect()
 }
 
 fn response(about: &str) -> Value {
     json!({
         "description": about,
-        "headers": {"X-Request-Id": header("X-Request-Id"), "X-Response-Time-ms": header("X-Response-Time-ms")},
+        "headers": ON_EVERY_ANSWER.map(|name| (name, header(name))).into_iter().collect::<BTreeMap<_, _>>(),
     })
 }
 
@@ -320,8 +345,13 @@ fn problem(status: u16, codes: &[Code]) -> Value {
     let examples: Map<_, _> = codes.iter().map(|code| (code.row().slug.to_owned(), example(*code))).collect();
     let mut response = response(&about.join(" "));
     response["content"]["application/problem+json"] = json!({"schema": schema, "examples": examples});
-    if codes.iter().all(|code| WITH_RETRY_AFTER.contains(code)) {
-        response["headers"]["Retry-After"] = header("Retry-After");
+    let told = [
+        ("Retry-After", &WITH_RETRY_AFTER[..]),
+        ("WWW-Authenticate", &[Code::Unauthenticated]),
+        ("ETag", &[Code::PreconditionFailed]),
+    ];
+    for (name, _) in told.into_iter().filter(|(_, with)| codes.iter().all(|code| with.contains(code))) {
+        response["headers"][name] = header(name);
     }
     response
 }

@@ -101,6 +101,9 @@ impl Entry<'_> {
         if self.json["security"] == serde_json::json!([]) {
             html.push_str("<p>Needs no API key.</p>\n");
         }
+        if self.json["security"][0]["bearer"][0].is_string() {
+            html.push_str("<p>For operators.</p>\n");
+        }
         let parameters = self.json["parameters"].as_array().map(Vec::as_slice).unwrap_or_default();
         if !parameters.is_empty() {
             html.push_str("<table>\n<tr><th>Parameter</th><th>In</th><th>Type</th><th></th></tr>\n");

@@ -9,10 +9,11 @@ use utoipa::openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, Schema
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::attempt::{Fault, Trigger};
+use crate::domain::client::{ClientId, Role};
 use crate::domain::delivery::{DeliveryState, ErrorClass};
 use crate::domain::destination::Standing;
 use crate::domain::event::EventKind;
-use crate::domain::id::{DeliveryId, DestinationId, EventId, JobId, ReplayId, SecretId};
+use crate::domain::id::{ApiKeyId, AuditId, DeliveryId, DestinationId, EventId, JobId, ReplayId, SecretId};
 use crate::domain::image::{Format, MetadataPolicy};
 use crate::domain::job::{JobStatus, Priority};
 use crate::domain::replay::ReplayState;
@@ -61,9 +62,13 @@ ids! {
     ReplayId, "ReplayId";
     SecretId, "SecretId";
     DestinationId, "DestinationId";
+    ApiKeyId, "ApiKeyId";
+    AuditId, "AuditId";
 }
 
 named! {
+    ClientId, "ClientName", "The name of a client.": pattern("^[a-z0-9_-]{1,64}$");
+    Role, "Role", "What a client may do.": one_of(Role::ALL.map(Role::as_str));
     JobStatus, "JobStatus", "How far a job is.": one_of(JobStatus::ALL.map(JobStatus::as_str));
     Priority, "Priority", "Among the client's own jobs.": one_of(Priority::ALL.map(Priority::as_str));
     EventKind, "EventType", "What happened.": one_of(EventKind::ALL.map(EventKind::as_str));
