@@ -4,9 +4,10 @@
 //! catalogue. What an operation answers is written here; in debug builds each answer is held against it.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use http::header::CACHE_CONTROL;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -15,7 +16,6 @@ use warp::reply::Response;
 
 use self::operation::{Operation, Schemas, refer};
 use super::problem::{CATALOGUE, Code, Document, Problem, Row};
-use super::represent::json as json_answer;
 use super::resource::{Call, Resource};
 use crate::domain::delivery::DeliveryState;
 use crate::domain::event::EventKind;
@@ -72,19 +72,45 @@ pub fn asyncapi(base_url: &str) -> Value {
     Url::parse(base_url).map_or(Value::Null, |url| asyncapi::document(&url))
 }
 
+/// The three of them as they are sent.
+struct Rendered {
+    base_url: String,
+    openapi: Bytes,
+    asyncapi: Bytes,
+    docs: Bytes,
+}
+
+/// Made once for a service: they are long, and open to everybody.
+fn rendered(base_url: &str) -> Arc<Rendered> {
+    static LATEST: Mutex<Option<Arc<Rendered>>> = Mutex::new(None);
+    let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(rendered) = latest.as_ref().filter(|rendered| rendered.base_url == base_url) {
+        return Arc::clone(rendered);
+    }
+    let openapi = openapi(base_url);
+    let rendered = Arc::new(Rendered {
+        base_url: base_url.to_owned(),
+        docs: html::document("Darkroom API", &reference::body(&openapi)).into(),
+        openapi: openapi.to_string().into(),
+        asyncapi: asyncapi(base_url).to_string().into(),
+    });
+    *latest = Some(Arc::clone(&rendered));
+    rendered
+}
+
 /// `GET /openapi.json`
 pub(super) async fn show_openapi(call: Call) -> Result<Response, Problem> {
-    Ok(cached(json_answer(&openapi(&call.service.settings().base_url))))
+    Ok(as_json(rendered(&call.service.settings().base_url).openapi.clone()))
 }
 
 /// `GET /asyncapi.json`
 pub(super) async fn show_asyncapi(call: Call) -> Result<Response, Problem> {
-    Ok(cached(json_answer(&asyncapi(&call.service.settings().base_url))))
+    Ok(as_json(rendered(&call.service.settings().base_url).asyncapi.clone()))
 }
 
 /// `GET /docs`: the OpenAPI document, for people.
 pub(super) async fn show_docs(call: Call) -> Result<Response, Problem> {
-    Ok(cached(html::page("Darkroom API", &reference::body(&openapi(&call.service.settings().base_url)))))
+    Ok(cached(html::response(rendered(&call.service.settings().base_url).docs.clone())))
 }
 
 /// A page that says what a problem means.
@@ -98,6 +124,12 @@ pub(super) fn problem_page(row: &Row) -> Response {
         html::escape(advice),
     );
     html::page(title, &body)
+}
+
+fn as_json(body: Bytes) -> Response {
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    cached(response)
 }
 
 fn cached(mut response: Response) -> Response {

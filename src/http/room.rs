@@ -92,11 +92,16 @@ impl Room {
     /// Closes the connection that has been idle for longest, if one is.
     pub(super) fn evict(&self) -> bool {
         let open = self.open();
-        let idle = open.values().map(|open| (open.turns.since.load(Ordering::Relaxed), &open.turns));
-        let longest = idle.filter(|(since, _)| *since != BUSY).min_by_key(|(since, _)| *since);
-        let Some((_, turns)) = longest else { return false };
-        // So that it is not chosen again while it ends.
-        turns.since.store(BUSY, Ordering::Relaxed);
+        let turns = loop {
+            let idle = open.values().map(|open| (open.turns.since.load(Ordering::Relaxed), &open.turns));
+            let longest = idle.filter(|(since, _)| *since != BUSY).min_by_key(|(since, _)| *since);
+            let Some((since, turns)) = longest else { return false };
+            // Unless a request has begun on it by now; and so that it is not chosen again while it ends.
+            let chosen = turns.since.compare_exchange(since, BUSY, Ordering::Relaxed, Ordering::Relaxed);
+            if chosen.is_ok() {
+                break turns;
+            }
+        };
         turns.cut_off.cancel();
         metrics::counter!(telemetry::CONNECTIONS_EVICTED).increment(1);
         true

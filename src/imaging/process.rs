@@ -127,14 +127,12 @@ impl Seat {
         Ok(walls)
     }
 
-    /// What pictures needed must not stay with an idle process, which would seem to have it: another takes its place.
+    /// What pictures needed must not stay with an idle process, which would seem to have it: it ends, and the next picture
+    /// starts another, with a deadline and somebody who can call it off.
     pub(super) fn rest(&mut self) {
         if self.worker.as_ref().is_some_and(|worker| worker.pictures > 0) {
             self.worker = None;
             count_end("rested");
-            if let Err(error) = self.start(&Cutoff::default()) {
-                tracing::warn!(%error, "no imaging process could be started; the next picture tries again");
-            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use sha2::{Digest as _, Sha256};
@@ -23,12 +24,21 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 
 /// A page with this body, which is HTML.
 pub(super) fn page(title: &str, body: &str) -> Response {
-    let page = format!(
+    response(document(title, body).into())
+}
+
+/// The page as text.
+pub(super) fn document(title: &str, body: &str) -> String {
+    format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n",
         escape(title)
-    );
+    )
+}
+
+/// Sends such a page.
+pub(super) fn response(page: Bytes) -> Response {
     let mut response = Response::new(page.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
