@@ -24,19 +24,25 @@ const FILTERS: [&str; 5] = ["client", "status", "tag", "created_after", "created
 pub(super) struct Answer {
     dry_run: bool,
     matched: usize,
+    /// Of a dry run: the first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    sample: Option<Vec<JobView>>,
     #[serde(flatten)]
-    #[schema(inline)]
-    done: Done,
+    done: Option<Done>,
     page: PageInfo,
     #[serde(rename = "_links")]
     links: Links,
 }
 
 #[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-enum Done {
-    Nothing { sample: Vec<JobView> },
-    Cancelled { cancelled: usize, stopping: usize, skipped: usize },
+#[schema(as = BulkDone)]
+struct Done {
+    cancelled: usize,
+    /// They are being worked on, and stop at their next step.
+    stopping: usize,
+    /// They ended by themselves meanwhile.
+    skipped: usize,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -85,16 +91,16 @@ pub(super) async fn cancel(call: Call) -> Result<Response, Problem> {
     if dry_run {
         links = links.post("cancel", &at(false, None));
     }
-    let shown = if dry_run {
-        let sample = done.sample.iter().map(|job| call.service.view_job(job, call.reader()));
-        Done::Nothing { sample: sample.collect() }
-    } else {
-        Done::Cancelled { cancelled: done.cancelled, stopping: done.stopping, skipped: done.skipped }
-    };
+    let sample = || done.sample.iter().map(|job| call.service.view_job(job, call.reader())).collect();
     Ok(json(&Answer {
         dry_run,
         matched: done.matched,
-        done: shown,
+        sample: dry_run.then(sample),
+        done: (!dry_run).then_some(Done {
+            cancelled: done.cancelled,
+            stopping: done.stopping,
+            skipped: done.skipped,
+        }),
         page: PageInfo { has_more: next_cursor.is_some(), next_cursor },
         links: links.build(),
     }))

@@ -235,7 +235,8 @@ impl Resource {
                 }
             };
             let (status, code) = match &answer {
-                Ok(response) => (response.status(), None),
+                // What is noted has its problem in the answer.
+                Ok(response) => (response.status(), response.extensions().get().map(Problem::code)),
                 Err(problem) => (problem.status(), Some(problem.code())),
             };
             // Every test that asks for something tests the document, too.

@@ -11,6 +11,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::bad_input::{assert_both_headers, png_claiming};
+use crate::quotas::limited;
 use crate::support::raw::{self, Answer, exchange};
 use crate::support::{App, announce, bounded, eventually, picture, text};
 
@@ -48,6 +49,17 @@ impl Seen {
         let answer = exchange(&app.address(), &format!("{head}\n{ID}"), body).await;
         self.note(app, &answer);
     }
+
+    /// Of a job: ids are made anew each time.
+    async fn case_of(&mut self, app: &App, head: &str, id: &str) {
+        let mut answer = exchange(&app.address(), &format!("{head}\n{ID}"), b"").await;
+        answer.body = String::from_utf8(answer.body).unwrap().replace(id, "job_0").into_bytes();
+        if let Some(range) = answer.headers.get_mut("content-range") {
+            // How large a picture is, is the encoder's business.
+            *range = "bytes */1".parse().unwrap();
+        }
+        self.note(app, &answer);
+    }
 }
 
 fn golden() -> BTreeMap<String, Value> {
@@ -78,6 +90,8 @@ fn catalogue() -> BTreeSet<String> {
 async fn every_problem_is_as_its_golden_document() {
     let mut seen = Seen::default();
     of_requests(&mut seen).await;
+    of_access(&mut seen).await;
+    of_signed_links(&mut seen).await;
     of_pictures_and_fields(&mut seen).await;
     of_what_is_there(&mut seen).await;
     of_uploads_under_way(&mut seen).await;
@@ -113,6 +127,38 @@ async fn of_requests(seen: &mut Seen) {
     seen.case(&app, &format!("GET /?{} HTTP/1.1", "a".repeat(300)), b"").await;
     seen.case(&app, &format!("GET / HTTP/1.1{}", "\nX-A: a".repeat(20)), b"").await;
     seen.case(&app, "POST /v1/replays HTTP/1.1\nContent-Type: application/json", b"{").await;
+    seen.case(&app, "POST /v1/jobs/cancel HTTP/1.1", b"").await;
+    app.stop().await;
+}
+
+/// Who asks, and how often: with one request in a minute, whose time stands still.
+async fn of_access(seen: &mut Seen) {
+    let (app, _) = limited(&["--requests-per-minute", "1"]).await;
+    let base_url = app.running.base_url().to_owned();
+    let address = base_url.trim_start_matches("http://");
+    let key = format!("Authorization: Bearer {}\n{ID}", app.a.key.as_ref().unwrap());
+    for head in [
+        format!("GET /v1/jobs HTTP/1.1\n{ID}"),
+        format!("GET /v1/audit HTTP/1.1\n{key}"),
+        format!("GET /v1/jobs HTTP/1.1\n{key}"),
+    ] {
+        let answer = exchange(address, &head, b"").await;
+        seen.note_of(&base_url, &answer);
+    }
+    app.stop().await;
+}
+
+async fn of_signed_links(seen: &mut Seen) {
+    let app = App::start().await;
+    let job = app.accepted(picture::jpeg(20, 20), &[]).await;
+    let id = text(&job, "/id");
+    app.finished(id).await;
+    let links = app.http.post(app.url(&format!("/v1/jobs/{id}/links"))).send().await.unwrap();
+    let links: Value = links.json().await.unwrap();
+    let link = text(&links, "/artifacts/0/url").strip_prefix(app.running.base_url()).unwrap();
+    seen.case_of(&app, &format!("GET {link}0 HTTP/1.1"), id).await;
+    assert_eq!(app.http.delete(app.url(&format!("/v1/jobs/{id}"))).send().await.unwrap().status(), 204);
+    seen.case_of(&app, &format!("GET {link} HTTP/1.1"), id).await;
     app.stop().await;
 }
 
@@ -144,24 +190,14 @@ async fn of_what_is_there(seen: &mut Seen) {
     let first = exchange(&app.address(), &with_key("first"), &jpeg).await;
     assert_eq!(first.status, 202);
     seen.case(&app, &with_key("first"), &picture::jpeg(20, 21)).await;
-    // Ids are made anew each time: their problems' paths are left as they are asked for.
     let job: Value = serde_json::from_slice(&first.body).unwrap();
     let id = text(&job, "/id");
     app.finished(id).await;
-    let (range, conflict) = (
-        format!("GET /v1/jobs/{id}/artifacts/original HTTP/1.1\nRange: bytes=1000000-\n{ID}"),
-        format!("POST /v1/jobs/{id}/cancel HTTP/1.1\n{ID}"),
-    );
-    for head in [range, conflict] {
-        let mut answer = exchange(&app.address(), &head, b"").await;
-        let body = String::from_utf8(answer.body).unwrap().replace(id, "job_0");
-        answer.body = body.into_bytes();
-        if let Some(range) = answer.headers.get_mut("content-range") {
-            // How large a picture is, is the encoder's business.
-            *range = "bytes */1".parse().unwrap();
-        }
-        seen.note(&app, &answer);
-    }
+    let range = format!("GET /v1/jobs/{id}/artifacts/original HTTP/1.1\nRange: bytes=1000000-");
+    seen.case_of(&app, &range, id).await;
+    let cancel = format!("POST /v1/jobs/{id}/cancel HTTP/1.1");
+    seen.case_of(&app, &cancel, id).await;
+    seen.case_of(&app, &format!("{cancel}\nIf-Match: \"other\""), id).await;
     app.stop().await;
 }
 

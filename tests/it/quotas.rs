@@ -18,7 +18,7 @@ fn header<'a>(response: &'a Response, name: &str) -> &'a str {
 }
 
 /// A service whose time stands still, with a client `a` of these limits.
-async fn limited(limits: &[&str]) -> (Guarded, Clock) {
+pub async fn limited(limits: &[&str]) -> (Guarded, Clock) {
     let folder = tempfile::tempdir().unwrap();
     let a = created(folder.path(), &[&["a"], limits].concat());
     let b = created(folder.path(), &["b"]);
