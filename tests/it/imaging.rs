@@ -245,17 +245,8 @@ async fn on_threads_a_job_that_is_called_off_stops_at_its_next_step() {
 
 /// The most memory that the process has had, in bytes.
 fn peak(pid: u32) -> u64 {
-    memory(pid, "VmHWM")
-}
-
-/// The memory that the process has, in bytes.
-fn resident(pid: u32) -> u64 {
-    memory(pid, "VmRSS")
-}
-
-fn memory(pid: u32, which: &str) -> u64 {
     let status_of = std::fs::read_to_string(proc(pid, "status")).unwrap();
-    let kib = status(&status_of, which).and_then(|memory| memory.split(' ').next()?.parse::<u64>().ok());
+    let kib = status(&status_of, "VmHWM").and_then(|memory| memory.split(' ').next()?.parse::<u64>().ok());
     kib.unwrap() * 1024
 }
 
