@@ -320,9 +320,10 @@ async fn noted(
     let tasks = service.tasks().clone();
     let work = async move {
         let entry = service.note(&caller, action, target, request_id).await?;
-        let response = answer.await.unwrap_or_else(Response::from);
-        service.note_outcome(entry, response.status().as_u16()).await;
-        Ok(response)
+        let answer = answer.await;
+        let status = answer.as_ref().map_or_else(Problem::status, Response::status);
+        service.note_outcome(entry, status.as_u16()).await;
+        answer
     };
     whole(tasks, work).await
 }
