@@ -61,7 +61,7 @@ fn table() -> Vec<Resource> {
         at("/v1/jobs").get(jobs::list).upload(jobs::submit),
         // Before the jobs themselves, whose ids are other words.
         at("/v1/jobs/batch").post(batch::submit),
-        at("/v1/jobs/cancel").post(bulk::cancel),
+        at("/v1/jobs/cancel").noted().post(bulk::cancel),
         at("/v1/jobs/{id}").ticketed(jobs::show).delete(lifecycle::delete),
         at("/v1/jobs/{id}/cancel").post(lifecycle::cancel),
         at("/v1/jobs/{id}/restore").post(lifecycle::restore),

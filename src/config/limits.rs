@@ -29,9 +29,9 @@ impl Limits {
 
     pub(super) fn bounded(&self) -> [(&'static str, u64, RangeInclusive<u64>); 3] {
         [
-            ("limits.requests_per_minute", self.requests_per_minute.into(), 0..=1_000_000_000),
-            ("limits.waiting_jobs", self.waiting_jobs.into(), 0..=1_000_000_000),
-            ("limits.upload_bytes_per_minute", self.upload_bytes_per_minute, 0..=1 << 50),
+            ("limits.requests_per_minute", self.requests_per_minute.into(), 0..=ClientLimits::MOST.into()),
+            ("limits.waiting_jobs", self.waiting_jobs.into(), 0..=ClientLimits::MOST.into()),
+            ("limits.upload_bytes_per_minute", self.upload_bytes_per_minute, 0..=ClientLimits::MOST_BYTES),
         ]
     }
 }

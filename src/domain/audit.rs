@@ -19,7 +19,7 @@ pub struct AuditEntry {
     pub client: ClientId,
     /// What: method and route.
     pub action: String,
-    /// On what: the path.
+    /// On what: the path and its query, or the path of what was made.
     pub target: String,
     /// The request, as the log has it.
     pub request_id: String,

@@ -119,6 +119,13 @@ pub struct ClientLimits {
     pub upload_bytes_per_minute: Option<u64>,
 }
 
+impl ClientLimits {
+    /// The highest number of requests or jobs.
+    pub const MOST: u32 = 1_000_000_000;
+    /// The highest number of bytes.
+    pub const MOST_BYTES: u64 = 1 << 50;
+}
+
 /// A client, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {

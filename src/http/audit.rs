@@ -25,7 +25,7 @@ pub(super) struct EntryView {
     client: String,
     /// Method and route; its parameters have their names.
     action: String,
-    /// The path.
+    /// The path and its query, or the path of what was made.
     target: String,
     request_id: String,
     /// The HTTP status that came of it; none for what is under way, and for what the process did not survive.

@@ -10,12 +10,14 @@ use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::jobs::check_key;
+use super::log::trace_parent;
 use super::problem::{self, Code, Problem};
 use super::query::Query;
 use super::represent::json;
 use super::resource::Call;
 use super::source::{self, Members};
-use crate::domain::client::ClientId;
+use crate::domain::client::Caller;
+use crate::domain::trace::TraceParent;
 use crate::service::Service;
 use crate::service::submit::{Accepted, SourceRequest};
 use crate::service::view::{JobView, LinkBuilder, Links};
@@ -66,13 +68,25 @@ struct Item {
 /// `POST /v1/jobs/batch`: 202 if any of them was accepted, else 200; what became of each is told in their order.
 pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
     Query::parse(&call.query, &[])?;
+    // Where there is no room for one of them, nothing is read; and so many bodies at once are in memory as of single ones.
+    let room = call.service.reserve_source()?;
     let texts = texts(&mut call).await?;
+    drop(room);
     if texts.is_empty() || texts.len() > MAX_ITEMS {
         let code = if texts.is_empty() { "empty" } else { "too_many" };
         return Err(Problem::field(Code::Validation, "jobs", code, format!("from 1 to {MAX_ITEMS} jobs")));
     }
-    let client = call.caller()?.client.clone();
-    let results = texts.into_iter().map(|text| accept(Arc::clone(&call.service), client.clone(), text));
+    let (caller, trace) = (call.caller()?.clone(), trace_parent(&call.headers));
+    let results = texts.into_iter().enumerate().map(|(index, text)| {
+        let (service, caller) = (Arc::clone(&call.service), caller.clone());
+        async move {
+            // The first was counted as the request itself was.
+            if index > 0 {
+                service.count_request(&caller)?;
+            }
+            accept(&service, &caller, trace, &text).await
+        }
+    });
     let results: Vec<_> = stream::iter(results).buffered(AT_ONCE).collect().await;
     let items = results.into_iter().enumerate().map(|(index, result)| match result {
         Ok(Accepted { job, replayed }) => Item {
@@ -117,10 +131,15 @@ async fn texts(call: &mut Call) -> Result<Vec<String>, Problem> {
 }
 
 /// As a request for a job whose picture is to be fetched.
-async fn accept(service: Arc<Service>, client: ClientId, text: String) -> Result<Accepted, Problem> {
+async fn accept(
+    service: &Service,
+    caller: &Caller,
+    trace: Option<TraceParent>,
+    text: &str,
+) -> Result<Accepted, Problem> {
     let malformed =
         |error: serde_json::Error| Problem::of(Code::MalformedJson).with_detail(error.to_string());
-    let Members(mut members) = serde_json::from_str(&text).map_err(malformed)?;
+    let Members(mut members) = serde_json::from_str(text).map_err(malformed)?;
     let named = members.extract_if(.., |(name, _)| name == IDEMPOTENCY_KEY).collect::<Vec<_>>();
     let keys = named.iter().map(|(_, value)| {
         let key =
@@ -139,9 +158,12 @@ async fn accept(service: Arc<Service>, client: ClientId, text: String) -> Result
             ));
         }
     };
+    let client = caller.client.clone();
     let key_in_use = idempotency_key.as_deref().map(|key| service.hold_key(&client, key)).transpose()?;
-    let slot = service.reserve_source()?;
-    let source::Incoming { source_url, fields, faults } = source::read(&members);
+    let place = service.place(caller).await?;
+    let slot = service.reserve_source()?.with_place(place);
+    let source::Incoming { source_url, mut fields, faults } = source::read(&members);
+    fields.trace = trace;
     let request = SourceRequest { client, source_url, fields, faults, idempotency_key };
     let accepted = service.submit_source(slot, request).await?;
     drop(key_in_use);

@@ -149,6 +149,15 @@ pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
     let role = role.as_deref().map_or(Some(Role::Client), Role::parse);
     let role = role.ok_or_else(|| wrong("role", "unknown", "client or operator".to_owned()))?;
     let Limits { requests_per_minute, waiting_jobs, upload_bytes_per_minute } = limits;
+    for (field, value, most) in [
+        ("limits.requests_per_minute", requests_per_minute.map(u64::from), ClientLimits::MOST.into()),
+        ("limits.waiting_jobs", waiting_jobs.map(u64::from), ClientLimits::MOST.into()),
+        ("limits.upload_bytes_per_minute", upload_bytes_per_minute, ClientLimits::MOST_BYTES),
+    ] {
+        if value.is_some_and(|value| value > most) {
+            return Err(wrong(field, "out_of_range", format!("from 0 to {most}")));
+        }
+    }
     let limits = ClientLimits { requests_per_minute, waiting_jobs, upload_bytes_per_minute };
     let new = call.service.create_client(name, role, limits).await?;
     let mut response = created(&call, &new);

@@ -68,11 +68,13 @@ where
         // The query may hold secrets: it is not repeated.
         let path = request.uri().path().to_owned();
         let base_url = Arc::clone(&self.base_url);
+        // Before a field is added, which would count.
+        let checked = self.head.check(request.uri(), request.headers());
         // What handlers note of a request can be found in the log by it.
         if let Ok(value) = HeaderValue::try_from(id.as_str()) {
             request.headers_mut().insert(REQUEST_ID, value);
         }
-        let answer = match self.head.check(request.uri(), request.headers()) {
+        let answer = match checked {
             Ok(()) => self.inner.call(request).left_future(),
             Err(problem) => ready(Ok(problem.into())).right_future(),
         };

@@ -58,6 +58,7 @@ pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
     let caller = call.caller()?.clone();
     let place = service.place(&caller).await?;
     let slot = if head.is_some() { service.reserve() } else { service.reserve_source() }?;
+    let slot = slot.with_place(place);
     let Accepted { job: accepted, replayed } = match head {
         Some(head) => {
             let Incoming { picture, filename, claimed_type, mut fields } =
@@ -73,7 +74,7 @@ pub(super) async fn submit(mut call: Call) -> Result<Response, Problem> {
             service.submit_source(slot, request).await?
         }
     };
-    drop((key_in_use, place));
+    drop(key_in_use);
     // The job is accepted whatever comes of the wait.
     let mut granted = Preferences::read(&call.headers);
     let waited = wait(&call, accepted.id, granted.wait, |job| job.status.is_terminal()).await.ok().flatten();

@@ -19,7 +19,10 @@ pub(super) async fn cancel(call: Call) -> Result<Response, Problem> {
 
 /// `POST /v1/jobs/{id}/retry`
 pub(super) async fn retry(call: Call) -> Result<Response, Problem> {
+    // It waits again, as a new one does.
+    let place = call.service.place(call.caller()?).await?;
     let job = change(&call, JobAction::Retry).await?;
+    drop(place);
     Ok(represent(&call, &job, StatusCode::ACCEPTED).await)
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use http::header::{ALLOW, AUTHORIZATION, RANGE};
+use http::header::{ALLOW, AUTHORIZATION, LOCATION, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
@@ -86,6 +86,8 @@ pub(super) struct Resource {
     methods: Vec<(Method, Access, Handler)>,
     /// Whether operators' GETs are noted, too.
     notes_reading: bool,
+    /// Whether what operators do here is noted whatever else is declared.
+    is_noted: bool,
     /// Whether a ticket in the query will do for GET.
     takes_tickets: bool,
     /// Who may call the methods that follow.
@@ -99,6 +101,7 @@ impl Resource {
             path,
             methods: Vec::new(),
             notes_reading: false,
+            is_noted: false,
             takes_tickets: false,
             access: Access::Clients,
         }
@@ -112,6 +115,11 @@ impl Resource {
     /// The methods that follow are for operators.
     pub(super) fn operators(self) -> Self {
         Self { access: Access::Operators, ..self }
+    }
+
+    /// What operators do here is noted: it is done to what is others'.
+    pub(super) fn noted(self) -> Self {
+        Self { is_noted: true, ..self }
     }
 
     /// What is declared of each method.
@@ -272,7 +280,7 @@ impl Resource {
     /// Whether an audit would ask for it: what operators do to the service, or to something that is there.
     fn is_noted(&self, caller: &Caller, access: Access, method: &Method) -> bool {
         let is_reading = [Method::GET, Method::HEAD].contains(method);
-        let is_of_operators = access == Access::Operators || self.path.contains('{');
+        let is_of_operators = self.is_noted || access == Access::Operators || self.path.contains('{');
         caller.role == Role::Operator && is_of_operators && (!is_reading || self.notes_reading)
     }
 
@@ -300,13 +308,18 @@ impl Note {
             let param = segment.starts_with('{').then(|| params.next()).flatten();
             param.cloned().unwrap_or_else(|| segment.to_owned())
         };
-        let target: Vec<_> = path.split('/').map(filled).collect();
+        let segments: Vec<_> = path.split('/').map(filled).collect();
+        let mut target = segments.join("/");
+        // What is done to many is told by its filter; nothing that is noted has secrets in it.
+        if !call.query.is_empty() {
+            target = format!("{target}?{}", call.query);
+        }
         let request_id = call.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
         Self {
             service: Arc::clone(&call.service),
             caller,
             action: format!("{method} {path}"),
-            target: target.join("/"),
+            target,
             request_id: request_id.to_owned(),
         }
     }
@@ -320,10 +333,16 @@ async fn noted(
     let Note { service, caller, action, target, request_id } = note;
     let tasks = service.tasks().clone();
     let work = async move {
-        let entry = service.note(&caller, action, target, request_id).await?;
-        let response = answer.await.unwrap_or_else(Response::from);
-        service.note_outcome(entry, response.status().as_u16()).await;
-        Ok(response)
+        let mut entry = service.note(&caller, action, target, request_id).await?;
+        let answer = answer.await;
+        // What was made is known by now.
+        if let Some(made) = answer.as_ref().ok().and_then(|response| response.headers().get(LOCATION)) {
+            let made = made.to_str().unwrap_or_default();
+            entry.target = made.strip_prefix(&service.settings().base_url).unwrap_or(made).to_owned();
+        }
+        let status = answer.as_ref().map_or_else(Problem::status, Response::status);
+        service.note_outcome(entry, status.as_u16()).await;
+        answer
     };
     whole(tasks, work).await
 }

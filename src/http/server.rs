@@ -88,8 +88,9 @@ pub async fn serve(
     let bounds = Bounds::of(&config);
     let base_url = &service.settings().base_url;
     let routes = LocalOnly::new(warp::service(super::routes(&service)), local_only.then_some(base_url));
-    let routes = Cors::new(routes, &config.cors_origins);
     let app = Envelope::new(routes, service.clock().clone(), base_url, bounds.head);
+    // Around what refuses a head and what catches panics: pages are to read these answers, too.
+    let app = Cors::new(app, &config.cors_origins);
     let app = AccessLog::new(app, access_log);
     let lifetime = Lifetime { stop, ..Lifetime::default() };
     tokio::select! {

@@ -64,6 +64,7 @@ impl Service {
     async fn cancel_each(&self, jobs: &[Job], done: &mut BulkCancel) -> Result<(), ServiceError> {
         let now = self.clock.now();
         let cancels = jobs.iter().map(|job| self.store.change_job(job.id, JobAction::Cancel, None, now));
+        let mut failed = None;
         for cancelled in join_all(cancels).await {
             match cancelled {
                 Ok(job) if job.status == JobStatus::Cancelled => done.cancelled += 1,
@@ -72,10 +73,11 @@ impl Service {
                     done.stopping += 1;
                 }
                 Err(StoreError::Transition(_) | StoreError::NotFound) => done.skipped += 1,
-                Err(error) => return Err(error.into()),
+                // The others are called off all the same, and who waits for them is told.
+                Err(error) => failed = Some(error),
             }
         }
         self.changed.notify_waiters();
-        Ok(())
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 }

@@ -37,6 +37,9 @@ pub enum ClientError {
     /// The client has no such key.
     #[error("the client has no such key")]
     UnknownKey,
+    /// Nobody could make another operator over the network.
+    #[error("it is the last operator that can call; create another one first")]
+    LastOperator,
     /// It has as many keys as it may.
     #[error(transparent)]
     TooManyKeys(#[from] TooManyKeys),
@@ -186,11 +189,27 @@ impl Service {
 
     /// None of a client's keys is good any more.
     pub async fn revoke_client(&self, name: &ClientId) -> Result<Arc<Client>, ServiceError> {
+        self.check_operator_left(name, None)?;
         Ok(revoke(&*self.store, &self.clock, name).await?)
     }
 
     /// One key is good no more.
     pub async fn revoke_key(&self, name: &ClientId, id: ApiKeyId) -> Result<Arc<Client>, ServiceError> {
+        self.check_operator_left(name, Some(id))?;
         Ok(revoke_key(&*self.store, name, id).await?)
+    }
+
+    /// Whether an operator can call when this client, or this key of it, no longer can.
+    fn check_operator_left(&self, name: &ClientId, key: Option<ApiKeyId>) -> Result<(), ClientError> {
+        let Some(client) = self.store.client(name) else { return Ok(()) };
+        let is_operator = |client: &Client| client.role == Role::Operator && client.can_call();
+        let keeps_one = key.is_some_and(|id| client.keys.iter().any(|key| key.id != id));
+        // Under `serve --dev` who has no key is one.
+        if self.settings.dev || !is_operator(&client) || keeps_one {
+            return Ok(());
+        }
+        let others = self.store.clients(None, usize::MAX);
+        let is_left = others.iter().any(|other| other.name != *name && is_operator(other));
+        if is_left { Ok(()) } else { Err(ClientError::LastOperator) }
     }
 }

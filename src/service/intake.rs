@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::quotas::Place;
 use super::{Service, ServiceError};
 use crate::domain::client::ClientId;
 
@@ -27,6 +28,17 @@ struct Lane {
 /// The right to submit one job; given back when dropped.
 pub struct Slot {
     receiving: Arc<AtomicU64>,
+    /// Among its client's jobs.
+    place: Option<Place>,
+}
+
+impl Slot {
+    /// Holds the client's place as long: a commit that goes on without its client is counted, too.
+    #[must_use]
+    pub fn with_place(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
+    }
 }
 
 /// An idempotency key whose request is being received; free again when dropped.
@@ -55,7 +67,7 @@ impl Lane {
                 Ordering::AcqRel,
                 Ordering::Acquire,
             ) {
-                Ok(_) => return Ok(Slot { receiving: Arc::clone(&self.receiving) }),
+                Ok(_) => return Ok(Slot { receiving: Arc::clone(&self.receiving), place: None }),
                 Err(now) => receiving = now,
             }
         }

@@ -141,12 +141,13 @@ pub async fn prepare(
         add(&mut record, vault, new, after(now, OVERLAP), now)?;
         store.set_secrets(record.clone()).await?;
         secrets = open(vault, &record)?;
-    } else if record.secrets.iter().any(|one| Vault::sealed_by(&one.sealed) != Some(vault.current())) {
-        for (one, open) in record.secrets.iter_mut().zip(&secrets) {
-            one.sealed = vault.seal(open.secret.expose_bytes(), Context::OfClient(&client, one.id));
+    } else {
+        reseal(store, vault, record).await?;
+    }
+    for other in store.clients(None, usize::MAX).iter().filter(|other| other.name != client) {
+        if let Some(record) = store.secrets(&other.name).await? {
+            reseal(store, vault, record).await?;
         }
-        record.revision += 1;
-        store.set_secrets(record).await?;
     }
     match secrets.first() {
         Some(newest) if on_file.as_ref() != Some(&newest.secret) => {
@@ -154,6 +155,19 @@ pub async fn prepare(
         }
         _ => Ok(()),
     }
+}
+
+/// Seals with the newest key what an older one has sealed, so that the older one can go.
+async fn reseal(store: &dyn Store, vault: &Vault, mut record: ClientSecrets) -> Result<(), SecretsError> {
+    if record.secrets.iter().all(|one| Vault::sealed_by(&one.sealed) == Some(vault.current())) {
+        return Ok(());
+    }
+    let secrets = open(vault, &record)?;
+    for (one, open) in record.secrets.iter_mut().zip(&secrets) {
+        one.sealed = vault.seal(open.secret.expose_bytes(), Context::OfClient(&record.client, one.id));
+    }
+    record.revision += 1;
+    Ok(store.set_secrets(record).await?)
 }
 
 impl Service {

@@ -14,11 +14,15 @@ use crate::support::text;
 /// Nothing listens there, so that a delivery waits.
 const DEAD_END: &str = "http://127.0.0.1:1/hook";
 
-const OPERATORS_ONLY: [(&str, &str); 16] = [
+const OPERATORS_ONLY: [(&str, &str); 22] = [
     ("POST", "/v1/deliveries/{dlv}/replay"),
     ("GET", "/v1/replays"),
     ("POST", "/v1/replays"),
     ("GET", "/v1/replays/rpl_1"),
+    ("GET", "/v1/replays/rpl_1/items"),
+    ("POST", "/v1/replays/rpl_1/pause"),
+    ("POST", "/v1/replays/rpl_1/resume"),
+    ("POST", "/v1/replays/rpl_1/cancel"),
     ("POST", "/v1/destinations/{dst}/pause"),
     ("POST", "/v1/destinations/{dst}/resume"),
     ("GET", "/v1/ledger"),
@@ -28,9 +32,12 @@ const OPERATORS_ONLY: [(&str, &str); 16] = [
     ("GET", "/metrics"),
     ("GET", "/v1/clients"),
     ("POST", "/v1/clients"),
-    ("POST", "/v1/clients/a/revoke"),
+    ("GET", "/v1/clients/a"),
+    ("GET", "/v1/audit"),
     ("POST", "/v1/clients/a/keys"),
     ("DELETE", "/v1/clients/a/keys/key_1"),
+    // The last one: it is nobody's key afterwards.
+    ("POST", "/v1/clients/a/revoke"),
 ];
 
 /// A finished job of this client's, its delivery that waits, and its destination.
@@ -165,10 +172,46 @@ async fn who_may_not_is_told_so_before_anything_of_the_body_is_read() {
         assert_eq!(app.nobody.status(method, &path).await, StatusCode::UNAUTHORIZED, "{method} {path}");
         let by_operator = app.ops.status(method, &path).await;
         assert!(![401, 403].contains(&by_operator.as_u16()), "{method} {path}: {by_operator}");
-        if path == "/v1/clients/a/revoke" {
-            break;
-        }
     }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_are_a_clients_own() {
+    let app = Guarded::start(&[]).await;
+    assert_eq!(app.ops.status("POST", "/v1/queue/pause?what=work").await, StatusCode::OK);
+    let batch = async |caller: &Caller| {
+        let job = json!({ "source_url": "http://127.0.0.1:9/a.jpg", "idempotency_key": "order-1" });
+        let answer = caller.post("/v1/jobs/batch", &json!({ "jobs": [job] })).await;
+        text(&answer.json().await.unwrap(), "/items/0/job/id").to_owned()
+    };
+    let [first, again, others] = [batch(&app.a).await, batch(&app.a).await, batch(&app.b).await];
+    assert_eq!(first, again);
+    assert_ne!(first, others);
+
+    let foreign = app.b.send("POST", "/v1/jobs/cancel?client=a&status=queued").await;
+    assert_eq!(code(foreign).await, (403, "forbidden".to_owned()));
+    let done: Value = app.b.send("POST", "/v1/jobs/cancel?status=queued").await.json().await.unwrap();
+    assert_eq!(done["cancelled"], 1);
+    assert_eq!(app.a.get(&format!("/v1/jobs/{first}")).await["status"], "queued");
+    assert_eq!(app.b.get(&format!("/v1/jobs/{others}")).await["status"], "cancelled");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_operator_that_can_call_stays() {
+    let app = Guarded::start(&[]).await;
+    let ops = app.ops.get("/v1/clients/ops").await;
+    let key = text(&ops, "/keys/0/_links/revoke/href");
+    for (method, path) in [("POST", "/v1/clients/ops/revoke"), ("DELETE", key)] {
+        let refused = app.ops.send(method, path).await;
+        assert_eq!(code(refused).await, (409, "state-conflict".to_owned()), "{method} {path}");
+    }
+    let wanted = json!({ "name": "c", "role": "operator", "limits": { "waiting_jobs": 1_000_000_001 } });
+    assert_eq!(code(app.ops.post("/v1/clients", &wanted).await).await, (422, "validation".to_owned()));
+    let other = app.ops.post("/v1/clients", &json!({ "name": "c", "role": "operator" })).await;
+    assert_eq!(other.status(), StatusCode::CREATED);
+    assert_eq!(app.ops.status("DELETE", key).await, StatusCode::NO_CONTENT);
     app.stop().await;
 }
 

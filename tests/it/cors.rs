@@ -66,6 +66,16 @@ async fn a_listed_origin_may_use_every_resource_with_the_methods_that_it_has() {
 }
 
 #[tokio::test]
+async fn a_page_can_read_that_its_request_was_refused_by_its_head() {
+    let app = app(PAGE).await;
+    let response = ask(&app, Method::GET, &format!("/?{}", "a".repeat(40_000)), PAGE).await;
+    assert_eq!(response.status(), 414);
+    assert_eq!(response.headers()["access-control-allow-origin"], PAGE);
+    assert!(preflight(&app, "/v1/jobs", PAGE).await.headers().contains_key("x-request-id"));
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn nobody_may_by_default_and_everybody_with_a_star() {
     let closed = App::start().await;
     for response in [ask(&closed, Method::GET, "/", PAGE).await, preflight(&closed, "/v1/jobs", PAGE).await] {

@@ -114,6 +114,30 @@ async fn a_client_has_no_more_jobs_waiting_than_it_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_items_of_a_batch_and_a_retry_count_as_jobs_alone_do() {
+    let (app, _) = limited(&["--waiting-jobs", "2", "--requests-per-minute", "10"]).await;
+    assert_eq!(app.ops.status("POST", "/v1/queue/pause?what=work").await, StatusCode::OK);
+    let batch = async |size: usize| -> Vec<(Value, Value)> {
+        let jobs = vec![json!({ "source_url": "http://127.0.0.1:9/a.jpg" }); size];
+        let answer: Value =
+            app.a.post("/v1/jobs/batch", &json!({ "jobs": jobs })).await.json().await.unwrap();
+        let items = answer["items"].as_array().unwrap().iter();
+        items.map(|item| (item["status"].clone(), item["problem"]["violated-policies"].clone())).collect()
+    };
+    let job = app.a.accepted(jpeg(8, 8), &[]).await;
+    assert_eq!(app.a.status("POST", &format!("/v1/jobs/{job}/cancel")).await, StatusCode::ACCEPTED);
+    let mut told = batch(3).await;
+    told.sort_by_key(|(status, _)| status.as_u64());
+    let waiting = (json!(429), json!(["waiting-jobs"]));
+    assert_eq!(told, [(json!(202), Value::Null), (json!(202), Value::Null), waiting.clone()]);
+    refused(app.a.send("POST", &format!("/v1/jobs/{job}/retry")).await, "waiting-jobs").await;
+    // Six requests so far.
+    let requests = (json!(429), json!(["requests"]));
+    assert_eq!(batch(5).await, [vec![waiting; 4], vec![requests]].concat());
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_that_are_good_for_nothing_hold_up_no_other() {
     let (app, _) = limited(&[]).await;
     let stranger = app.nobody.with(KEY_OF_NOBODY);
@@ -184,7 +208,14 @@ async fn what_operators_do_is_on_record_and_outlasts_the_service() {
     assert_eq!(app.ops.status("DELETE", &format!("/v1/jobs/{job}")).await, StatusCode::NO_CONTENT);
     pass(&clock, 1);
     assert_eq!(app.ops.status("POST", "/v1/clients/nobody/revoke").await, StatusCode::NOT_FOUND);
+    pass(&clock, 1);
+    let cancelled = "/v1/jobs/cancel?tag=none&client=a";
+    assert_eq!(app.ops.status("POST", cancelled).await, StatusCode::OK);
+    pass(&clock, 1);
+    let made = app.ops.post("/v1/clients", &json!({ "name": "c" })).await;
+    assert_eq!(made.status(), StatusCode::CREATED);
     // These are on nobody's record.
+    assert_eq!(app.a.status("POST", "/v1/jobs/cancel?tag=none").await, StatusCode::OK);
     assert_eq!(app.a.status("POST", &format!("/v1/jobs/{job}/restore")).await, StatusCode::OK);
     assert_eq!(app.a.status("POST", "/v1/queue/resume").await, StatusCode::FORBIDDEN);
     assert_eq!(app.ops.status("GET", "/v1/clients").await, StatusCode::OK);
@@ -204,6 +235,8 @@ async fn what_operators_do_is_on_record_and_outlasts_the_service() {
     assert_eq!(
         told,
         [
+            [json!("ops"), json!("POST /v1/clients"), json!("/v1/clients/c"), json!(201)],
+            [json!("ops"), json!("POST /v1/jobs/cancel"), json!(cancelled), json!(200)],
             [
                 json!("ops"),
                 json!("POST /v1/clients/{name}/revoke"),
@@ -214,7 +247,7 @@ async fn what_operators_do_is_on_record_and_outlasts_the_service() {
             [json!("ops"), json!("POST /v1/queue/pause"), json!("/v1/queue/pause"), json!(200)],
         ]
     );
-    assert_eq!(record["items"][2]["request_id"], "ticket-7");
+    assert_eq!(record["items"][4]["request_id"], "ticket-7");
     let first = app.ops.get("/v1/audit?limit=1").await;
     let rest = app.ops.get(text(&first, "/_links/next/href")).await;
     assert_eq!(rest["items"][0], record["items"][1]);

@@ -167,6 +167,10 @@ fn batch() -> Operation {
             Code::PayloadTooLarge,
             Code::UnsupportedMediaType,
             Code::Validation,
+            Code::QueueFull,
+            Code::TooManyUploads,
+            Code::Stopping,
+            Code::Paused,
         ])
         .answers::<batch::Answer>(200, "None was accepted.")
         .answers::<batch::Answer>(202, "At least one was accepted, and is durable.");
