@@ -398,7 +398,10 @@ async fn from_the_root_every_link_leads_somewhere() {
             let body = response.bytes().await.unwrap();
             let Some(document) = is_json.then(|| serde_json::from_slice(&body).unwrap()) else { continue };
             let mut links = Vec::new();
-            links_in(&document, &mut links);
+            // What describes the API has members of that name, too.
+            if !url.ends_with("api.json") {
+                links_in(&document, &mut links);
+            }
             for (rel, link) in links {
                 let href = text(&link, "/href");
                 assert_eq!(link["templated"] == true, href.contains('{'), "{rel} of {url}");
@@ -440,6 +443,8 @@ async fn what_can_be_done_at_large_is_linked_for_those_who_may() {
                 assert!(!leads_nowhere(answer.status()), "{role}: {rel} of {page}: {}", answer.status());
             }
         }
+        // One of those links has paused it.
+        assert!(send(&world.operator, "POST", &world.url("/v1/queue/resume")).await.status().is_success());
         let root: Value = send(caller, "GET", &world.url("/")).await.json().await.unwrap();
         for (rel, method, path) in [
             ("create", "POST", "/v1/jobs"),
