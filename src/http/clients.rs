@@ -2,7 +2,9 @@
 
 use http::StatusCode;
 use http::header::LOCATION;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use warp::reply::Response;
 
@@ -25,8 +27,14 @@ pub(super) struct Request {
     /// Without it, `client`.
     #[schema(value_type = Option<Role>)]
     role: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     limits: Limits,
+}
+
+/// By its members alone: serde would take a list for them, too.
+fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Limits, D::Error> {
+    let members = Map::deserialize(deserializer)?;
+    Limits::deserialize(Value::Object(members)).map_err(D::Error::custom)
 }
 
 /// Those that are not named are as the configuration has them; 0 is no limit.

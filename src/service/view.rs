@@ -135,6 +135,7 @@ pub struct JobView {
     #[schema(value_type = JobId)]
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     client: Option<String>,
     #[schema(value_type = JobStatus)]
     status: &'static str,

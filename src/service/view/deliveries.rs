@@ -20,6 +20,7 @@ pub struct DeliveryView {
     #[schema(value_type = DeliveryId)]
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     client: Option<String>,
     #[schema(value_type = EventId)]
     event_id: String,
@@ -116,6 +117,7 @@ pub struct DestinationView {
     #[schema(value_type = DestinationId)]
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     client: Option<String>,
     origin: String,
     #[schema(value_type = Standing)]
